@@ -1,0 +1,216 @@
+"""Sans-I/O connections: what arrives goes in, events come out; nothing here can be made to raise by a peer.
+
+`ServerConnection` and `ClientConnection` hold the contexts of one WebSocket. The shell around them only moves
+frames: a text frame to `receive_text`, a binary frame to `receive_binary`, what `send` returns to the socket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias, overload
+
+from msgspec.structs import replace
+
+from streamer_protocol.contexts import Context, State
+from streamer_protocol.errors import (
+    ErrorCode,
+    HeaderError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    make_error,
+)
+from streamer_protocol.header import AudioFrame
+from streamer_protocol.messages import (
+    ClientMessage,
+    Error,
+    Limits,
+    ScriptAppend,
+    ServerMessage,
+    SessionReady,
+    SessionStart,
+)
+from streamer_protocol.parsing import encode_client, encode_server, parse_client, parse_server
+
+CLOSE_POLICY = 1008  # for a fatal error whose code has no close code of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message that was refused; `error` is what to send back."""
+
+    error: Error
+
+
+ServerEvent: TypeAlias = ClientMessage | Rejected
+ClientEvent: TypeAlias = ServerMessage | AudioFrame | RemoteProtocolError
+
+
+class ServerConnection:
+    """The server's end of one socket. Not thread-safe.
+
+    `closing` is None until a fatal error; then it is the WebSocket close code, and what arrives is ignored.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.closing: int | None = None
+        self._contexts: dict[str, Context] = {}
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """Names of the contexts that are starting, open or closing."""
+        return tuple(self._contexts)
+
+    def receive_text(self, data: bytes | str) -> list[ServerEvent]:
+        """The event of one text frame: a message that fits its context and is applied, or a rejection.
+
+        A `script.append` without an id is given one, so that `script` is always set.
+        """
+        if self.closing is not None:
+            return []
+        parsed = parse_client(data, self.limits.max_message_bytes)
+        if isinstance(parsed, Error):
+            return [self._reject(parsed)]
+        return [self._apply(parsed)]
+
+    def receive_binary(self, data: bytes) -> list[ServerEvent]:
+        """Clients send no binary frames in this version: always a rejection."""
+        if self.closing is not None:
+            return []
+        text = f"a binary frame of {len(data)} bytes: send JSON in text frames"
+        return [self._reject(make_error(ErrorCode.BINARY_NOT_ALLOWED, text))]
+
+    @overload
+    def send(self, message: ServerMessage) -> str: ...
+    @overload
+    def send(self, message: AudioFrame) -> bytes: ...
+    def send(self, message: ServerMessage | AudioFrame) -> str | bytes:
+        """Encode for the socket (str: text frame, bytes: binary frame) and follow the state.
+
+        Raises LocalProtocolError, changing nothing, for what does not fit the context or has a wrong value.
+        """
+        if isinstance(message, AudioFrame):
+            return self._send_audio(message)
+        text = encode_server(message)
+        if isinstance(message, SessionReady) and _by_handle(self._contexts, message.handle) is not None:
+            raise LocalProtocolError(f"session.ready: handle {message.handle} is taken")
+        # A context that does not exist may still be told of an error or a pong.
+        context = self._contexts.get(message.context, Context())
+        problem = context.on_server(message)
+        if problem is not None:
+            raise LocalProtocolError(problem)
+        if context.state is State.ABSENT:
+            self._contexts.pop(message.context, None)
+        if isinstance(message, Error) and message.fatal and self.closing is None:
+            self.closing = _close_code(message)
+        return text
+
+    def _send_audio(self, frame: AudioFrame) -> bytes:
+        named = _by_handle(self._contexts, frame.handle)
+        try:
+            data = frame.pack()
+        except HeaderError as error:
+            raise LocalProtocolError(str(error)) from error
+        problem = f"audio for unknown handle {frame.handle}" if named is None else named[1].on_audio(frame)
+        if problem is not None:
+            raise LocalProtocolError(problem)
+        return data
+
+    def _apply(self, message: ClientMessage) -> ServerEvent:
+        """Apply the message to its context, or say why not."""
+        context = self._contexts.get(message.context)
+        if context is None:
+            context = Context()
+            if isinstance(message, SessionStart):
+                if len(self._contexts) >= self.limits.max_contexts:
+                    text = f"session.start: max_contexts ({self.limits.max_contexts}) are open on this socket"
+                    return Rejected(make_error(ErrorCode.TOO_MANY_CONTEXTS, text, context=message.context))
+                self._contexts[message.context] = context
+        if isinstance(message, ScriptAppend) and message.script is None:
+            message = replace(message, script=context.free_script_id())
+        problem = context.on_client(message, self.limits)
+        if problem is None:
+            return message
+        turn = message.script if isinstance(message, ScriptAppend) else getattr(message, "turn", None)
+        return Rejected(make_error(problem.code, problem.message, context=message.context, turn=turn))
+
+    def _reject(self, error: Error) -> Rejected:
+        if error.fatal:
+            self.closing = _close_code(error)
+        return Rejected(error)
+
+
+class ClientConnection:
+    """The client's end of one socket. Not thread-safe.
+
+    `closing` turns True at a fatal error or a RemoteProtocolError; what arrives afterwards is ignored.
+    """
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._contexts: dict[str, Context] = {}
+
+    def send(self, message: ClientMessage) -> str:
+        """Encode for a text frame and follow the state.
+
+        Raises LocalProtocolError, changing nothing, for what does not fit the context or has a wrong value.
+        """
+        text = encode_client(message)
+        context = self._contexts.get(message.context) or Context(start_survives=frozenset())
+        problem = context.on_client(message)
+        if problem is not None:
+            raise LocalProtocolError(problem.message)
+        if context.state is not State.ABSENT:
+            self._contexts[message.context] = context
+        return text
+
+    def receive_text(self, data: bytes | str) -> list[ClientEvent]:
+        """The event of one text frame: the message, or a RemoteProtocolError."""
+        if self.closing:
+            return []
+        parsed = parse_server(data)
+        if isinstance(parsed, RemoteProtocolError):
+            return [self._fail(parsed)]
+        context = self._contexts.get(parsed.context, Context())
+        if isinstance(parsed, SessionReady) and _by_handle(self._contexts, parsed.handle) is not None:
+            return [self._fail(RemoteProtocolError(f"handle {parsed.handle} is taken", parsed.context))]
+        problem = context.on_server(parsed)
+        if problem is not None:
+            return [self._fail(RemoteProtocolError(problem, parsed.context))]
+        if context.state is State.ABSENT:
+            self._contexts.pop(parsed.context, None)
+        self.closing = isinstance(parsed, Error) and parsed.fatal
+        return [parsed]
+
+    def receive_binary(self, data: bytes) -> list[ClientEvent]:
+        """The event of one binary frame: the audio frame, or a RemoteProtocolError (header, gap, repeat)."""
+        if self.closing:
+            return []
+        try:
+            frame = AudioFrame.unpack(data)
+        except HeaderError as error:
+            return [self._fail(RemoteProtocolError(str(error)))]
+        named = _by_handle(self._contexts, frame.handle)
+        if named is None:
+            return [self._fail(RemoteProtocolError(f"audio for unknown handle {frame.handle}"))]
+        name, context = named
+        problem = context.on_audio(frame)
+        return [frame] if problem is None else [self._fail(RemoteProtocolError(problem, name))]
+
+    def context_of(self, frame: AudioFrame) -> str | None:
+        """The name of the context an audio frame belongs to; None once that context is closed."""
+        named = _by_handle(self._contexts, frame.handle)
+        return None if named is None else named[0]
+
+    def _fail(self, error: RemoteProtocolError) -> RemoteProtocolError:
+        self.closing = True
+        return error
+
+
+def _by_handle(contexts: dict[str, Context], handle: int) -> tuple[str, Context] | None:
+    return next(((name, c) for name, c in contexts.items() if c.handle == handle), None)
+
+
+def _close_code(error: Error) -> int:
+    known = {code.value: code.close_code for code in ErrorCode}
+    return known.get(error.code) or CLOSE_POLICY

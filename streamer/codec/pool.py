@@ -1,0 +1,224 @@
+"""Many decode streams in one batch: a call advances the named streams by one frame, each at its own position.
+
+Every layer holds a ring of keys and values per slot. A frame is S steps of a stage, and its queries reach
+back ``context_steps`` positions, so a ring needs context_steps + S - 1 of them; rounded up to whole frames, a
+frame overwrites one aligned piece, and what a query may see depends only on how far into its lap the stream is.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from streamer.codec.config import CodecConfig, PatchConfig
+from streamer.codec.errors import CodecInputError, StreamPoolFull
+from streamer.codec.inputs import check_codes
+from streamer.codec.quantizer import Quantizer
+from streamer.codec.transformer import finish_layer, inverse_frequencies, project_qkv, rotation, unfold_steps
+from streamer.codec.weights import CodecWeights, StageWeights
+
+# Which part of the batch reads which slots: a slice is a view, an index a copy.
+Runs = list[tuple[slice, slice | torch.Tensor]]
+
+
+class StreamPool:
+    """A fixed number of streams, all state allocated at construction. One thread at a time.
+
+    Slots are numbers below ``capacity``; :meth:`open` gives the lowest free one, so that those in use stay close
+    together: the state of neighbours is read in place.
+    """
+
+    def __init__(
+        self, config: CodecConfig, weights: CodecWeights, quantizer: Quantizer, capacity: int
+    ) -> None:
+        if capacity < 1:
+            raise CodecInputError("codec_pool_capacity", f"capacity is {capacity}, expected at least 1")
+        self.capacity = capacity
+        self._config = config
+        self._quantizer = quantizer
+        self._device = quantizer.device
+        self._dtype = weights.dtype
+        self._stages = [
+            stage if isinstance(stage, PatchConfig) else _RingStage(stage, capacity)
+            for stage in weights.decoder
+        ]
+        self._rings = [stage for stage in self._stages if isinstance(stage, _RingStage)]
+        self._turns = _FrameRotation(self._rings)
+        # On an accelerator one gather beats several launches a layer; on a CPU copying the rings costs more.
+        self._max_runs = capacity if self._device.type == "cpu" else 1
+        self._free = list(range(capacity))
+        self._frames: list[int | None] = [None] * capacity
+
+    @property
+    def held(self) -> int:
+        """Number of open slots."""
+        return self.capacity - len(self._free)
+
+    @torch.no_grad()
+    def open(self) -> int:
+        """A slot for a new stream; :class:`StreamPoolFull` when there is none."""
+        if not self._free:
+            raise StreamPoolFull(self.capacity)
+        slot = heapq.heappop(self._free)
+        for ring in self._rings:
+            # A masked key weighs nothing, but 0 x NaN is NaN: no trace of the last owner may stay.
+            ring.cache[:, slot].zero_()
+        self._frames[slot] = 0
+        return slot
+
+    def close(self, slot: int) -> None:
+        """Gives the slot back; closing a slot that is not open is an error."""
+        self._frame_of(slot)
+        self._frames[slot] = None
+        heapq.heappush(self._free, slot)
+
+    @torch.inference_mode()
+    def push(self, slots: Sequence[int], codes: torch.Tensor) -> torch.Tensor:
+        """One frame for each named slot: codes (B, k) -> samples (B, frame_samples) float32.
+
+        B may be anything from 0 to the capacity, the slots are distinct, and 1 <= k <= n_codebooks. Nothing
+        advances when :class:`CodecInputError` is raised. The values of codes that are already on an
+        accelerator are trusted, because looking at them would make the host wait.
+        """
+        codes = check_codes(codes, self._config, self._device)
+        frames = self._check_slots(slots, len(codes))
+        if not slots:
+            return torch.empty(0, self._config.frame_samples, device=self._device)
+        order = sorted(range(len(slots)), key=slots.__getitem__)
+        if order == list(range(len(slots))):
+            samples = self._advance(slots, frames, codes)
+        else:
+            ordered = self._advance([slots[i] for i in order], [frames[i] for i in order], codes[order])
+            samples = torch.empty_like(ordered)
+            samples[order] = ordered
+        for slot, frame in zip(slots, frames, strict=True):
+            self._frames[slot] = frame + 1
+        return samples
+
+    def _advance(self, slots: Sequence[int], frames: Sequence[int], codes: torch.Tensor) -> torch.Tensor:
+        """One frame of each stream, slots ascending; doing it again for the same frames changes nothing."""
+        # One small host-to-device copy carries everything that depends on the slots and their positions.
+        rows = [list(slots), list(frames)]
+        for ring in self._rings:
+            rows += ring.plan(slots, frames)
+        plan = torch.tensor(rows, device=self._device)
+        runs = consecutive_runs(slots)
+        if len(runs) > self._max_runs:
+            runs = [(slice(None), plan[0])]
+        turns = iter(self._turns.at(plan[1]))
+        plans = iter(plan[2:].split(2))
+        x = self._quantizer.decode(codes).to(self._dtype)
+        for stage in self._stages:
+            if isinstance(stage, PatchConfig):
+                x = unfold_steps(x, stage.size)
+            else:
+                x = stage.run(x, runs, next(plans), next(turns))
+        return x.view(len(slots), -1).float()
+
+    def _check_slots(self, slots: Sequence[int], n_codes: int) -> list[int]:
+        if len(slots) != n_codes:
+            raise CodecInputError(
+                "codec_codes_shape", f"{len(slots)} slots were named with codes for {n_codes}"
+            )
+        if len(set(slots)) != len(slots):
+            raise CodecInputError("codec_slot_repeated", f"a slot is named twice in {list(slots)}")
+        return [self._frame_of(slot) for slot in slots]
+
+    def _frame_of(self, slot: int) -> int:
+        frame = self._frames[slot] if 0 <= slot < self.capacity else None
+        if frame is None:
+            raise CodecInputError("codec_slot_not_open", f"slot {slot} is not open")
+        return frame
+
+
+class _RingStage:
+    """A transformer stage with the rings of all slots."""
+
+    def __init__(self, weights: StageWeights, capacity: int) -> None:
+        config, sample = weights.config, weights.layers[0].qkv
+        self._weights = weights
+        self.config = config
+        self.device = sample.device
+        steps = config.steps_per_frame
+        self._lap_frames = -(-(config.context_steps + steps - 1) // steps)
+        # (layers, slots, ring positions, key or value, heads, head_dim)
+        shape = (config.n_layers, capacity, self._lap_frames * steps, 2, config.n_heads, config.head_dim)
+        self.cache = sample.new_zeros(shape)
+        # Per layer, views made once because making them costs time: the ring pieces (slots * lap_frames, steps,
+        # 2, heads, head_dim) for writing, keys and values (slots, heads, positions, head_dim) for reading.
+        pieces = self.cache.view(config.n_layers, capacity * self._lap_frames, steps, *shape[3:])
+        keys, values = self.cache.transpose(2, 4).unbind(3)
+        self._layers = list(zip(weights.layers, pieces, keys, values, strict=True))
+        self._bias = ring_bias(steps, self._lap_frames, config.context_steps, sample)
+
+    def plan(self, slots: Sequence[int], frames: Sequence[int]) -> tuple[list[int], list[int]]:
+        """For each stream the ring piece that the frame goes to, and the row of the bias table."""
+        lap = self._lap_frames
+        pieces = [slot * lap + frame % lap for slot, frame in zip(slots, frames, strict=True)]
+        return pieces, [frame if frame < lap else lap + frame % lap for frame in frames]
+
+    def run(self, x: torch.Tensor, runs: Runs, plan: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        """(B * steps, input_dim) -> (B * steps, output_dim)."""
+        weights = self._weights
+        piece_rows, bias_rows = plan
+        bias = self._bias.index_select(0, bias_rows).unsqueeze(1)
+        x = x if weights.input_proj is None else torch.mm(x, weights.input_proj)
+        for layer, pieces, keys, values in self._layers:
+            qkv = project_qkv(layer, x, turn, self.config.n_heads)
+            pieces.index_copy_(0, piece_rows, qkv[:, :, 1:])
+            query = qkv[:, :, 0].transpose(1, 2)
+            attended = [
+                F.scaled_dot_product_attention(query[batch], keys[held], values[held], attn_mask=bias[batch])
+                for batch, held in runs
+            ]
+            x = finish_layer(layer, x, attended[0] if len(attended) == 1 else torch.cat(attended))
+        return x if weights.output_proj is None else torch.mm(x, weights.output_proj)
+
+
+class _FrameRotation:
+    """RoPE of one frame for all stages in one go, instead of a handful of tiny operations for each."""
+
+    def __init__(self, rings: Sequence[_RingStage]) -> None:
+        configs = [ring.config for ring in rings]
+        self._steps = [config.steps_per_frame for config in configs]
+        self._pairs = [config.head_dim // 2 for config in configs]
+        rows = []
+        for ring, config in zip(rings, configs, strict=True):
+            frequencies = inverse_frequencies(config.head_dim, config.max_period, ring.device)
+            padded = F.pad(frequencies, (0, max(self._pairs) - len(frequencies)))
+            rows.append(padded.expand(config.steps_per_frame, -1))
+        self._frequencies = torch.cat(rows)
+        device = self._frequencies.device
+        self._stride = torch.cat([torch.full((steps,), steps, device=device) for steps in self._steps])
+        self._offset = torch.cat([torch.arange(steps, device=device) for steps in self._steps])
+
+    def at(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Frame numbers (B,) -> for each stage (B, steps, 1, 1, head_dim / 2) complex64."""
+        positions = frames[:, None] * self._stride + self._offset
+        turns = rotation(positions, self._frequencies).split(self._steps, dim=1)
+        return [turn[..., :pairs] for turn, pairs in zip(turns, self._pairs, strict=True)]
+
+
+def consecutive_runs(slots: Sequence[int]) -> Runs:
+    """Ascending slots as runs without a gap."""
+    starts = [i for i, slot in enumerate(slots) if i == 0 or slot != slots[i - 1] + 1]
+    ends = [*starts[1:], len(slots)]
+    return [(slice(a, b), slice(slots[a], slots[a] + b - a)) for a, b in zip(starts, ends, strict=True)]
+
+
+def ring_bias(steps: int, lap_frames: int, context: int, like: torch.Tensor) -> torch.Tensor:
+    """(2 * lap_frames, steps, lap_frames * steps): 0 where a query may look at a ring position, else minus infinity.
+
+    Row f < lap_frames is for frame f of a young stream, part of whose ring is unwritten; row lap_frames + f for
+    any later frame that is f frames into its lap.
+    """
+    size = lap_frames * steps
+    first = torch.arange(2 * lap_frames, device=like.device)[:, None, None] * steps
+    query = first + torch.arange(steps, device=like.device)[:, None]
+    last = first + steps - 1
+    held = last - (last - torch.arange(size, device=like.device)) % size
+    hidden = (held < 0) | (held > query) | (held <= query - context)
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))

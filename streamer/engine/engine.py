@@ -1,0 +1,280 @@
+"""The engine: one thread that decodes all sessions together, a row each per step.
+
+Other threads talk to it by commands, it answers through each request's sink. Sequences join and leave the batch at
+any row; whatever way one ends, its slot and blocks are free before its Finished event is delivered.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamer.codec import AudioCodec
+from streamer.engine.blocks import BlockManager
+from streamer.engine.events import Finished, FinishReason, FrameReady, GenerationRequest, Queued, Sink, Started
+from streamer.engine.runner import CodecStreamHandle, Generation, Runner
+from streamer.engine.scheduler import Refused, Scheduler
+from streamer.models import BLOCK_ROWS, DelayModel, DelayState, FrameAssembler
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes of everything the engine allocates, once, at start.
+
+    ``max_unsent_frames``: a generation whose reader is this many frames behind pauses until it catches up.
+    """
+
+    max_sessions: int = 32
+    max_batch: int = 16
+    max_waiting: int = 64
+    kv_rows: int = 32_768
+    prefill_chunk_rows: int = 128
+    max_unsent_frames: int = 125
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What is held at one moment; all zero but ``streams`` in an engine at rest."""
+
+    slots: int
+    blocks: int
+    waiting: int
+    streams: int
+    stream_places: int
+
+
+class Engine:
+    """Runs generations on its own thread. All public methods may be called from any thread."""
+
+    def __init__(self, model: DelayModel, codec: AudioCodec, config: EngineConfig | None = None) -> None:
+        self.config = c = config or EngineConfig()
+        self.model = model
+        self.codec = codec
+        blocks = BlockManager(c.kv_rows // BLOCK_ROWS, BLOCK_ROWS)
+        self._scheduler = Scheduler(
+            blocks,
+            n_slots=c.max_batch,
+            max_waiting=c.max_waiting,
+            prefill_chunk_rows=c.prefill_chunk_rows,
+            max_unsent_frames=c.max_unsent_frames,
+        )
+        self._runner = Runner(
+            model, codec, n_blocks=blocks.n_blocks, n_slots=c.max_batch, n_streams=c.max_sessions
+        )
+        self._wake = threading.Condition()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._streams: set[CodecStreamHandle] = set()
+        self._live: set[Generation] = set()
+        self._stopping = False
+        self._submitted = False
+        self._busy = False
+        self.failure: str | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> Engine:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End every generation as cancelled, then the thread; returns when it has ended."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def open_stream(self) -> CodecStreamHandle:
+        """A codec stream for a new session; raises :class:`Refused` when all sessions are taken."""
+        with self._wake:
+            if self._stopping:
+                raise Refused("shutting_down", "the engine is stopping")
+            if len(self._streams) >= self.config.max_sessions:
+                raise Refused("overloaded", f"all {self.config.max_sessions} sessions are taken", 1000)
+            stream = CodecStreamHandle()
+            self._streams.add(stream)
+            return stream
+
+    def close_stream(self, stream: CodecStreamHandle) -> None:
+        """Give a session's codec stream back, after any generation that still feeds it; twice does no harm."""
+        with self._wake:
+            if stream in self._streams:
+                self._streams.remove(stream)
+                self._command(lambda: self._close_stream(stream))
+
+    def submit(self, request: GenerationRequest, stream: CodecStreamHandle, sink: Sink) -> Generation:
+        """Queue a request; its events go to ``sink``, ending with one :class:`Finished`. Raises :class:`Refused`."""
+        state = DelayState.after_prompt(self.model.config, request.prompt_rows[:, 0].tolist())
+        generation = Generation(
+            n_prompt_rows=len(request.prompt_rows),
+            max_rows=request.max_rows,
+            prefix_keys=self._scheduler.blocks.prefix_keys(request.prompt_rows.numpy()),
+            request=request,
+            sink=sink,
+            stream=stream,
+            state=state,
+            assembler=FrameAssembler(self.model.config.n_vq, self.model.config.audio_pad_code),
+        )
+        with self._wake:
+            if self._stopping:
+                raise Refused("shutting_down", "the engine is stopping")
+            if stream not in self._streams:
+                raise Refused("internal", "the session's codec stream is closed")
+            self._scheduler.submit(generation)
+            self._live.add(generation)
+            self._submitted = True
+            self._wake.notify()
+        return generation
+
+    def cancel(self, generation: Generation) -> None:
+        """Stop a generation before its next row; harmless when it is over already."""
+        with self._wake:
+            self._command(lambda: self._finish(generation, "cancelled"))
+
+    def consumed(self, generation: Generation, n_frames: int) -> None:
+        """The reader took ``n_frames``: a generation paused by a slow reader goes on."""
+        with self._wake:
+            self._command(lambda: self._consume(generation, n_frames))
+
+    def holdings(self) -> Holdings:
+        """What is held now. A thread-safe snapshot."""
+        with self._wake:
+            return self._holdings()
+
+    def wait_idle(self, timeout_s: float | None = None) -> bool:
+        """Wait until nothing runs, waits or is being given back; False if that took longer than ``timeout_s``."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not (self._live or self._commands or self._busy), timeout_s)
+
+    def _holdings(self) -> Holdings:
+        s = self._scheduler
+        return Holdings(
+            s.n_held_slots, s.blocks.n_held, len(s.waiting), len(self._streams), self._runner.streams.held
+        )
+
+    def _command(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._wake.notify()
+
+    # What follows runs on the engine's thread.
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._step()
+            except Exception as error:
+                _log.exception("engine step failed")
+                self.failure = f"{type(error).__name__}: {error}"
+                for generation in list(self._scheduler.running):
+                    self._finish(generation, "error", "the engine failed while this turn was generated")
+        for generation in list(self._live):
+            self._finish(generation, "cancelled")
+
+    def _wait_for_work(self) -> bool:
+        """Run commands, admit what can run, and sleep while there is nothing to do; False when it is time to stop."""
+        while True:
+            with self._wake:
+                self._busy = False
+                self._wake.notify_all()
+                self._wake.wait_for(
+                    lambda: self._stopping or self._commands or self._submitted or self._has_work()
+                )
+                commands = list(self._commands)
+                self._commands.clear()
+                self._submitted = False
+                self._busy = True
+                if self._stopping and not commands:
+                    self._busy = False
+                    return False
+            for command in commands:
+                command()
+            self._admit()
+            if self._has_work():
+                return True
+            self._check_rest()
+
+    def _has_work(self) -> bool:
+        plan = self._scheduler.plan()
+        return bool(plan.prefill or plan.decode)
+
+    def _admit(self) -> None:
+        with self._wake:
+            admitted = self._scheduler.admit()
+            waiting = list(self._scheduler.waiting)
+        for generation in admitted:
+            assert isinstance(generation, Generation)
+            generation.sink(Started(generation.n_prefilled_rows))
+        for position, generation in enumerate(waiting, start=1):
+            assert isinstance(generation, Generation)
+            if generation.queue_position != position:
+                generation.queue_position = position
+                generation.sink(Queued(position))
+
+    def _step(self) -> None:
+        plan = self._scheduler.plan()
+        if plan.prefill is not None:
+            assert isinstance(plan.prefill, Generation)
+            self._runner.prefill(plan.prefill, plan.n_prefill_rows)
+            self._scheduler.prefilled(plan.prefill, plan.n_prefill_rows)
+        batch = [g for g in plan.decode if isinstance(g, Generation)]
+        if not batch:
+            return
+        for g in batch:
+            # The tail takes n_vq rows; begun in time, even a turn cut short ends with whole frames.
+            if g.state.delayed_length is None:
+                g.state.tail_requested = len(g.rows) + self.model.config.n_vq >= g.max_rows
+        sampled, broken = self._runner.sample(batch)
+        for g in broken:
+            self._finish(g, "error", "the model's numbers broke down (NaN or infinity)")
+        for result in self._runner.frames(sampled):
+            g = result.generation
+            if result.codes is not None and result.audio is not None:
+                g.unsent_frames += 1
+                g.sink(FrameReady(np.asarray(result.codes), result.audio, last=g.state.audio_complete))
+        going_on = []
+        for g in sampled:
+            if g.state.audio_complete or g.state.finished or len(g.rows) >= g.max_rows:
+                self._finish(g, "max_length" if g.state.tail_requested else "end")
+            else:
+                going_on.append(g)
+        if going_on:
+            self._runner.forward(going_on)
+
+    def _finish(self, generation: Generation, reason: FinishReason, error: str | None = None) -> None:
+        with self._wake:
+            if generation not in self._live:
+                return
+            self._live.remove(generation)
+            blocks = generation.lease.blocks
+            freed = self._scheduler.remove(generation)
+            if reason == "error":
+                # Rows that may be NaN must reach no other session: not by sharing, not by reuse.
+                self._scheduler.blocks.forget(blocks)
+                self._runner.pool.clear(freed)
+        width = 1 + self.model.config.n_vq
+        rows = np.asarray(generation.rows, dtype=np.int64).reshape(-1, width)
+        generation.sink(Finished(reason, rows, error))
+
+    def _consume(self, generation: Generation, n_frames: int) -> None:
+        generation.unsent_frames = max(0, generation.unsent_frames - n_frames)
+
+    def _close_stream(self, stream: CodecStreamHandle) -> None:
+        for generation in [g for g in self._live if g.stream is stream]:
+            self._finish(generation, "cancelled")
+        self._runner.close_stream(stream)
+
+    def _check_rest(self) -> None:
+        """Nothing runs: then nothing may be held."""
+        with self._wake:
+            held = self._holdings()
+            leaked = not self._live and (held.slots or held.blocks or held.waiting or held.stream_places > held.streams)
+        if leaked:
+            self.failure = f"resources leaked: {held}"
+            _log.error(self.failure)

@@ -1,0 +1,141 @@
+"""What the engine does next: which sequences wait, prefill, decode or pause. No tensors, no clock, no threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from streamer.engine.blocks import BlockManager, Lease
+
+
+class Refused(Exception):
+    """A request that the engine will not take. ``code`` is stable; ``retry_after_ms`` is set where waiting helps."""
+
+    def __init__(self, code: str, message: str, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+@dataclass(slots=True, eq=False)
+class ScheduledSequence:
+    """One generation as the scheduler sees it."""
+
+    n_prompt_rows: int
+    max_rows: int
+    prefix_keys: list[bytes]
+    unsent_frames: int = 0
+    n_prefilled_rows: int = 0
+    slot: int = -1
+    lease: Lease = field(default_factory=lambda: Lease([], 0))
+
+    @property
+    def prefilled(self) -> bool:
+        """Whether all prompt rows are in the cache."""
+        return self.n_prefilled_rows == self.n_prompt_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One engine step: ``n_prefill_rows`` of one sequence, then one row for each of ``decode``."""
+
+    prefill: ScheduledSequence | None
+    n_prefill_rows: int
+    decode: list[ScheduledSequence]
+
+
+class Scheduler:
+    """First come, first served; a prompt is prefilled in pieces between the rows of the running sequences.
+
+    A sequence is admitted when a slot is free and blocks for its prompt and all rows it may decode are: once running,
+    it never waits for memory.
+    """
+
+    def __init__(
+        self,
+        blocks: BlockManager,
+        *,
+        n_slots: int,
+        max_waiting: int,
+        prefill_chunk_rows: int,
+        max_unsent_frames: int,
+    ) -> None:
+        if prefill_chunk_rows % blocks.block_rows:
+            raise ValueError(f"prefill_chunk_rows must be a multiple of {blocks.block_rows}")
+        self.blocks = blocks
+        self.n_slots = n_slots
+        self._max_waiting = max_waiting
+        self._prefill_chunk_rows = prefill_chunk_rows
+        self._max_unsent_frames = max_unsent_frames
+        self._free_slots = list(range(n_slots - 1, -1, -1))
+        self.waiting: deque[ScheduledSequence] = deque()
+        self.running: list[ScheduledSequence] = []
+
+    @property
+    def n_held_slots(self) -> int:
+        """Slots that some sequence holds."""
+        return self.n_slots - len(self._free_slots)
+
+    def submit(self, sequence: ScheduledSequence) -> None:
+        """Queue a sequence; raises :class:`Refused` where it could never run or the queue is full."""
+        needed = self.blocks.blocks_for(sequence.n_prompt_rows + sequence.max_rows)
+        if needed > self.blocks.n_blocks:
+            raise Refused(
+                "text_too_long",
+                f"{sequence.n_prompt_rows} prompt rows and up to {sequence.max_rows} new ones need {needed} KV blocks,"
+                f" the pool has {self.blocks.n_blocks}",
+            )
+        if len(self.waiting) >= self._max_waiting:
+            raise Refused("overloaded", f"{len(self.waiting)} turns are waiting already", retry_after_ms=1000)
+        self.waiting.append(sequence)
+
+    def admit(self) -> list[ScheduledSequence]:
+        """Move waiting sequences into free slots, oldest first; returns the newly admitted."""
+        admitted = []
+        while self.waiting and self._free_slots:
+            sequence = self.waiting[0]
+            needed = self.blocks.blocks_for(sequence.n_prompt_rows + sequence.max_rows)
+            # At least the last prompt row is always computed: its hidden state gives the first new row.
+            shareable = sequence.prefix_keys[: (sequence.n_prompt_rows - 1) // self.blocks.block_rows]
+            lease = self.blocks.acquire(shareable, needed)
+            if lease is None:
+                break
+            self.waiting.popleft()
+            sequence.lease = lease
+            sequence.n_prefilled_rows = lease.n_shared * self.blocks.block_rows
+            sequence.slot = self._free_slots.pop()
+            self.running.append(sequence)
+            admitted.append(sequence)
+        return admitted
+
+    def plan(self) -> Plan:
+        """The next step's work; empty where every running sequence is paused by its reader."""
+        prefill = next((s for s in self.running if not s.prefilled), None)
+        n_rows = 0
+        if prefill is not None:
+            # Pieces end at multiples of the piece length, so that a prompt is cut alike however much of it is shared.
+            start = prefill.n_prefilled_rows
+            end = (start // self._prefill_chunk_rows + 1) * self._prefill_chunk_rows
+            n_rows = min(end, prefill.n_prompt_rows) - start
+        decode = [s for s in self.running if s.prefilled and s.unsent_frames < self._max_unsent_frames]
+        return Plan(prefill, n_rows, decode)
+
+    def prefilled(self, sequence: ScheduledSequence, n_rows: int) -> None:
+        """Take note of computed prompt rows and publish the blocks that they complete."""
+        first = sequence.n_prefilled_rows // self.blocks.block_rows
+        sequence.n_prefilled_rows += n_rows
+        last = min(sequence.n_prefilled_rows // self.blocks.block_rows, len(sequence.prefix_keys))
+        for i in range(first, last):
+            self.blocks.publish(sequence.lease.blocks[i], sequence.prefix_keys[i])
+
+    def remove(self, sequence: ScheduledSequence) -> list[int]:
+        """End a waiting or running sequence; its slot and blocks are free again. Returns the blocks nobody holds."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+            return []
+        self.running.remove(sequence)
+        self._free_slots.append(sequence.slot)
+        freed = self.blocks.release(sequence.lease.blocks)
+        sequence.slot = -1
+        return freed

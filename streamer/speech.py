@@ -1,0 +1,114 @@
+"""Everything a process needs to speak: the model, its tokenizer, the codec, the voices, the engine, a worker pool."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamer.audio import Packetizer
+from streamer.checkpoint import CheckpointError
+from streamer.codec import AudioCodec
+from streamer.engine import Engine, EngineConfig
+from streamer.models import DelayModel, load_tokenizer
+from streamer.voices import Voice, VoiceRegistry
+
+ASSETS = Path(__file__).parent / "assets"
+PUBLISHED_CODEC = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechConfig:
+    """Which model to load and how. ``model`` None is the embedded one, with its codec and voices.
+
+    ``threads`` 0 leaves torch's own choice; ``history_seconds`` None takes 60 s, for the embedded model 12 s, which is
+    what it was trained on.
+    """
+
+    model: str | None = None
+    codec: str | None = None
+    voices: tuple[Path, ...] = ()
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    history_seconds: float | None = None
+    max_turn_seconds: float = 120.0
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+class Speech:
+    """The loaded parts. ``encoders`` are the packetizers in use, one for each open dialogue."""
+
+    def __init__(
+        self, config: SpeechConfig, model: DelayModel, tokenizer: Any, codec: AudioCodec, voices: VoiceRegistry
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.codec = codec
+        self.voices = voices
+        self.engine = Engine(model, codec, config.engine)
+        self.encoders: set[Packetizer] = set()
+        # Prompt building and Opus encoding: short pieces of work that must not hold up the event loop.
+        self.workers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="speech")
+
+    @classmethod
+    def load(cls, config: SpeechConfig) -> Speech:
+        """Load all parts; :class:`CheckpointError` says in one line what is wrong with a checkpoint or voice folder."""
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        device = _pick_device(config.device)
+        dtype = _pick_dtype(config.dtype, device)
+        embedded = config.model is None
+        model_path = str(ASSETS / "model") if config.model is None else config.model
+        codec_path = config.codec or (str(ASSETS / "codec") if embedded else PUBLISHED_CODEC)
+        model = DelayModel.from_pretrained(model_path, device=device, dtype=dtype)
+        tokenizer = load_tokenizer(model_path)
+        codec = AudioCodec.from_pretrained(codec_path, device=device, dtype=dtype)
+        n_vq, n_books = model.config.n_vq, codec.config.n_codebooks
+        if n_books < n_vq:
+            raise CheckpointError(f"{codec_path}: the codec has {n_books} codebooks, the model needs {n_vq}")
+        folders = (ASSETS / "voices", *config.voices) if embedded else config.voices
+        voices = VoiceRegistry.from_folders(folders, codec.config)
+        return cls(config, model, tokenizer, codec, voices)
+
+    @property
+    def history_seconds(self) -> float:
+        """How much recent audio a turn continues from."""
+        if self.config.history_seconds is not None:
+            return self.config.history_seconds
+        return 12.0 if self.config.model is None else 60.0
+
+    def default_voices(self) -> dict[int, Voice]:
+        """A voice for each speaker who is given none: the registry's voices in turn."""
+        known = self.voices.list()
+        return {speaker: known[(speaker - 1) % len(known)] for speaker in range(1, 6)} if known else {}
+
+    def close(self) -> None:
+        """Stop the engine and the workers."""
+        self.engine.stop()
+        self.workers.shutdown()
+
+
+def _pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CheckpointError(f"device: {name!r} is not a device ({error})") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("device: torch sees no CUDA device on this machine")
+    return device
+
+
+def _pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise CheckpointError(f"dtype: {name!r}, expected auto, {', '.join(DTYPES)}")
+    return DTYPES[name]

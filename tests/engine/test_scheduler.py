@@ -1,0 +1,125 @@
+"""What runs next: admission, prefill in pieces, pauses for slow readers."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamer.engine.blocks import BlockManager
+from streamer.engine.scheduler import Refused, ScheduledSequence, Scheduler
+
+
+def scheduler(n_blocks: int = 100, n_slots: int = 2, max_waiting: int = 3) -> Scheduler:
+    return Scheduler(
+        BlockManager(n_blocks, 16),
+        n_slots=n_slots,
+        max_waiting=max_waiting,
+        prefill_chunk_rows=32,
+        max_unsent_frames=5,
+    )
+
+
+def sequence(prompt: int = 40, new: int = 20) -> ScheduledSequence:
+    keys = [bytes([prompt, i]) for i in range(prompt // 16)]
+    return ScheduledSequence(n_prompt_rows=prompt, max_rows=new, prefix_keys=keys)
+
+
+def prefill(s: Scheduler) -> list[int]:
+    """Run plans until nothing is left to prefill; the piece sizes."""
+    pieces = []
+    while (plan := s.plan()).prefill is not None:
+        pieces.append(plan.n_prefill_rows)
+        s.prefilled(plan.prefill, plan.n_prefill_rows)
+    return pieces
+
+
+def test_a_prompt_is_prefilled_in_pieces_while_others_decode() -> None:
+    s = scheduler()
+    first, second = sequence(40), sequence(100)
+    s.submit(first)
+    assert s.admit() == [first]
+    assert s.plan().decode == []
+    assert prefill(s) == [32, 8]
+    s.submit(second)
+    s.admit()
+    plan = s.plan()
+    assert (plan.prefill, plan.n_prefill_rows, plan.decode) == (second, 32, [first])
+    assert prefill(s) == [32, 32, 32, 4]
+    assert s.plan().decode == [first, second]
+
+
+def test_pieces_end_at_the_same_rows_however_much_is_shared() -> None:
+    s = scheduler()
+    for _ in range(2):
+        s.submit(sequence(100))
+        s.admit()
+        pieces = prefill(s)
+    # 6 whole blocks of the prompt are known by now; what is left is cut where it was cut before.
+    assert pieces == [4]
+    s.submit(ScheduledSequence(100, 20, [bytes([100, 0])] + [bytes([7, i]) for i in range(5)]))
+    s.remove(s.running[0])
+    s.admit()
+    assert prefill(s) == [16, 32, 32, 4]
+
+
+def test_slots_are_taken_in_order_of_arrival_and_given_back() -> None:
+    s = scheduler()
+    sequences = [sequence() for _ in range(3)]
+    for q in sequences:
+        s.submit(q)
+    assert s.admit() == sequences[:2]
+    assert list(s.waiting) == sequences[2:]
+    s.remove(sequences[0])
+    assert s.admit() == sequences[2:]
+    for q in sequences[1:]:
+        s.remove(q)
+    assert (s.n_held_slots, s.blocks.n_held) == (0, 0)
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
+    s = scheduler()
+    for _ in range(3):
+        s.submit(sequence())
+    with pytest.raises(Refused) as refusal:
+        s.submit(sequence())
+    assert refusal.value.code == "overloaded"
+    assert refusal.value.retry_after_ms
+
+
+def test_what_can_never_fit_is_refused_at_once() -> None:
+    s = scheduler(n_blocks=4)
+    with pytest.raises(Refused) as refusal:
+        s.submit(sequence(60, 5))
+    assert refusal.value.code == "text_too_long"
+    assert "5 KV blocks" in refusal.value.message
+    s.submit(sequence(60, 4))
+
+
+def test_a_sequence_waits_for_memory_and_then_runs_to_its_end() -> None:
+    s = scheduler(n_blocks=6)
+    big, small = sequence(60, 10), sequence(20, 10)
+    s.submit(big)
+    s.submit(small)
+    assert s.admit() == [big]
+    s.remove(big)
+    assert s.admit() == [small]
+
+
+def test_a_slow_reader_pauses_its_own_sequence_only() -> None:
+    s = scheduler()
+    slow, quick = sequence(), sequence(50)
+    for q in (slow, quick):
+        s.submit(q)
+    s.admit()
+    prefill(s)
+    slow.unsent_frames = 5
+    assert s.plan().decode == [quick]
+    slow.unsent_frames = 4
+    assert s.plan().decode == [slow, quick]
+
+
+def test_a_waiting_sequence_can_be_removed() -> None:
+    s = scheduler()
+    q = sequence()
+    s.submit(q)
+    assert s.remove(q) == []
+    assert s.admit() == []
