@@ -18,6 +18,8 @@ from streamer.voices import Voice, VoiceRegistry
 
 ASSETS = Path(__file__).parent / "assets"
 PUBLISHED_CODEC = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
+# Who speaks when a client names no voice: neighbours that are told apart.
+EMBEDDED_ORDER = ("heart", "joe", "heart_low")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -74,6 +76,8 @@ class Speech:
             raise CheckpointError(f"{codec_path}: the codec has {n_books} codebooks, the model needs {n_vq}")
         folders = (ASSETS / "voices", *config.voices) if embedded else config.voices
         voices = VoiceRegistry.from_folders(folders, codec.config)
+        for voice in voices.list():
+            voice.reference(n_vq)
         return cls(config, model, tokenizer, codec, voices)
 
     @property
@@ -84,8 +88,9 @@ class Speech:
         return 12.0 if self.config.model is None else 60.0
 
     def default_voices(self) -> dict[int, Voice]:
-        """A voice for each speaker who is given none: the registry's voices in turn."""
-        known = self.voices.list()
+        """A voice for each speaker who is given none: the voices in turn, the embedded ones in an order of their own."""
+        rank = {voice_id: place for place, voice_id in enumerate(EMBEDDED_ORDER)}
+        known = sorted(self.voices.list(), key=lambda voice: rank.get(voice.id, len(rank)))
         return {speaker: known[(speaker - 1) % len(known)] for speaker in range(1, 6)} if known else {}
 
     def close(self) -> None:

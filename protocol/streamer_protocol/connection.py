@@ -6,6 +6,7 @@ frames: a text frame to `receive_text`, a binary frame to `receive_binary`, what
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TypeAlias, overload
 
@@ -32,6 +33,7 @@ from streamer_protocol.messages import (
 from streamer_protocol.parsing import encode_client, encode_server, parse_client, parse_server
 
 CLOSE_POLICY = 1008  # for a fatal error whose code has no close code of its own
+MAX_UNSENT_REJECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class ServerConnection:
         self.limits = limits or Limits()
         self.closing: int | None = None
         self._contexts: dict[str, Context] = {}
+        # Errors about messages that never took effect, so sending them changes no state either.
+        self._rejections: deque[Error] = deque(maxlen=MAX_UNSENT_REJECTIONS)
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -94,6 +98,13 @@ class ServerConnection:
         text = encode_server(message)
         if isinstance(message, SessionReady) and _by_handle(self._contexts, message.handle) is not None:
             raise LocalProtocolError(f"session.ready: handle {message.handle} is taken")
+        if not any(message is error for error in self._rejections):
+            self._follow(message)
+        if isinstance(message, Error) and message.fatal and self.closing is None:
+            self.closing = _close_code(message)
+        return text
+
+    def _follow(self, message: ServerMessage) -> None:
         # A context that does not exist may still be told of an error or a pong.
         context = self._contexts.get(message.context, Context())
         problem = context.on_server(message)
@@ -101,9 +112,6 @@ class ServerConnection:
             raise LocalProtocolError(problem)
         if context.state is State.ABSENT:
             self._contexts.pop(message.context, None)
-        if isinstance(message, Error) and message.fatal and self.closing is None:
-            self.closing = _close_code(message)
-        return text
 
     def _send_audio(self, frame: AudioFrame) -> bytes:
         named = _by_handle(self._contexts, frame.handle)
@@ -124,7 +132,9 @@ class ServerConnection:
             if isinstance(message, SessionStart):
                 if len(self._contexts) >= self.limits.max_contexts:
                     text = f"session.start: max_contexts ({self.limits.max_contexts}) are open on this socket"
-                    return Rejected(make_error(ErrorCode.TOO_MANY_CONTEXTS, text, context=message.context))
+                    return self._reject(
+                        make_error(ErrorCode.TOO_MANY_CONTEXTS, text, context=message.context)
+                    )
                 self._contexts[message.context] = context
         if isinstance(message, ScriptAppend) and message.script is None:
             message = replace(message, script=context.free_script_id())
@@ -132,11 +142,12 @@ class ServerConnection:
         if problem is None:
             return message
         turn = message.script if isinstance(message, ScriptAppend) else getattr(message, "turn", None)
-        return Rejected(make_error(problem.code, problem.message, context=message.context, turn=turn))
+        return self._reject(make_error(problem.code, problem.message, context=message.context, turn=turn))
 
     def _reject(self, error: Error) -> Rejected:
         if error.fatal:
             self.closing = _close_code(error)
+        self._rejections.append(error)
         return Rejected(error)
 
 
@@ -156,7 +167,7 @@ class ClientConnection:
         Raises LocalProtocolError, changing nothing, for what does not fit the context or has a wrong value.
         """
         text = encode_client(message)
-        context = self._contexts.get(message.context) or Context(start_survives=frozenset())
+        context = self._contexts.get(message.context) or Context()
         problem = context.on_client(message)
         if problem is not None:
             raise LocalProtocolError(problem.message)

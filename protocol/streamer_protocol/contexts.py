@@ -87,7 +87,7 @@ SERVER_TRANSITIONS: Mapping[type[Message], Mapping[State, State]] = MappingProxy
     }
 )
 
-# Errors about a message, not about what the message named: they leave turns and a starting session alone.
+# Errors about a message, not about the turn it named: that turn, if there is one, goes on.
 INERT_CODES = frozenset(
     {
         ErrorCode.INVALID_JSON,
@@ -139,10 +139,9 @@ class Problem:
 class Context:
     """One dialogue. Each `on_...` applies a message, or returns why it does not fit and changes nothing.
 
-    `start_survives` holds the error codes that leave a starting session alone.
+    An `error` in a starting context refuses the start, one that names a waiting turn refuses the turn.
     """
 
-    start_survives: frozenset[ErrorCode] = INERT_CODES
     state: State = State.ABSENT
     handle: int | None = None
     kind: AudioKind | None = None
@@ -313,7 +312,7 @@ class Context:
         return None
 
     def _apply_error(self, message: Error) -> None:
-        if self.state is State.STARTING and message.code not in self.start_survives:
+        if self.state is State.STARTING:
             self.state = State.ABSENT
         if message.turn is None or message.code in INERT_CODES:
             return

@@ -99,7 +99,7 @@ class DecodeStream:
 
     @torch.no_grad()
     def push(self, codes: ArrayLike) -> torch.Tensor:
-        """The next frames: (f, k) -> samples (f * frame_samples,) float32; a refused chunk changes nothing."""
+        """The next frames: (f, k) -> samples (f * frame_samples,) float32; an error changes nothing."""
         codes = check_codes(codes, self._config, self._quantizer.device, trust_device=False)
         if not len(codes):
             return torch.empty(0, device=self._quantizer.device)

@@ -84,7 +84,7 @@ class CodecConfig:
 
 
 def read_codec_config(folder: Path) -> CodecConfig:
-    """The codec that ``folder/config.json`` describes; :class:`CheckpointError` names a field that is wrong."""
+    """The codec that ``folder/config.json`` describes; a :class:`CheckpointError` names the wrong field."""
     config = _read_any(folder)
     where = str(folder / "config.json")
     sampling_rate = _positive(config, "sampling_rate", where)

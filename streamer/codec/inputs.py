@@ -19,7 +19,6 @@ def check_codes(
     config: CodecConfig,
     device: torch.device,
     *,
-    name: str = "codes",
     trust_device: bool = True,
 ) -> torch.Tensor:
     """Codes (N, k) as int64 on ``device``, every one of them an entry of its codebook.
@@ -29,16 +28,16 @@ def check_codes(
     # numpy memory is copied, because torch warns about memory it may not write to.
     codes = torch.from_numpy(np.array(codes)) if isinstance(codes, np.ndarray) else torch.as_tensor(codes)
     if codes.dtype not in _INTEGERS:
-        raise CodecInputError("codec_codes_dtype", f"{name}: {codes.dtype}, expected integers")
+        raise CodecInputError("codec_codes_dtype", f"codes: {codes.dtype}, expected integers")
     if codes.ndim != 2 or not 1 <= codes.shape[1] <= config.n_codebooks:
         raise CodecInputError(
             "codec_codes_shape",
-            f"{name}: shape {list(codes.shape)}, expected (frames, k) with k from 1 to {config.n_codebooks} codebooks",
+            f"codes: shape {list(codes.shape)}, expected (frames, k) with k from 1 to {config.n_codebooks}",
         )
     if codes.numel() and not (trust_device and codes.device.type != "cpu"):
         low, high = (int(bound) for bound in torch.aminmax(codes))
         if low < 0 or high >= config.codebook_size:
-            raise CodecInputError("codec_codes_range", f"{name}{_first_outside(codes, config.codebook_size)}")
+            raise CodecInputError("codec_codes_range", f"codes{_first_outside(codes, config.codebook_size)}")
     return codes.to(device=device, dtype=torch.int64)
 
 

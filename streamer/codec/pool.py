@@ -1,8 +1,8 @@
 """Many decode streams in one batch: a call advances the named streams by one frame, each at its own position.
 
 Every layer holds a ring of keys and values per slot. A frame is S steps of a stage, and its queries reach
-back ``context_steps`` positions, so a ring needs context_steps + S - 1 of them; rounded up to whole frames, a
-frame overwrites one aligned piece, and what a query may see depends only on how far into its lap the stream is.
+back ``context_steps`` positions, so a ring needs context_steps + S - 1 of them; rounded up to whole frames,
+so that a frame overwrites one aligned piece and what it may see depends only on where in its lap it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Runs = list[tuple[slice, slice | torch.Tensor]]
 class StreamPool:
     """A fixed number of streams, all state allocated at construction. One thread at a time.
 
-    Slots are numbers below ``capacity``; :meth:`open` gives the lowest free one, so that those in use stay close
+    Slots are numbers below ``capacity``; :meth:`open` gives the lowest free one, so that those in use stay
     together: the state of neighbours is read in place.
     """
 
@@ -147,8 +147,8 @@ class _RingStage:
         # (layers, slots, ring positions, key or value, heads, head_dim)
         shape = (config.n_layers, capacity, self._lap_frames * steps, 2, config.n_heads, config.head_dim)
         self.cache = sample.new_zeros(shape)
-        # Per layer, views made once because making them costs time: the ring pieces (slots * lap_frames, steps,
-        # 2, heads, head_dim) for writing, keys and values (slots, heads, positions, head_dim) for reading.
+        # Views made once per layer because making them costs time: one to write, (slots * lap_frames, steps,
+        # 2, heads, head_dim), and two to read keys and values, (slots, heads, positions, head_dim).
         pieces = self.cache.view(config.n_layers, capacity * self._lap_frames, steps, *shape[3:])
         keys, values = self.cache.transpose(2, 4).unbind(3)
         self._layers = list(zip(weights.layers, pieces, keys, values, strict=True))
@@ -210,10 +210,10 @@ def consecutive_runs(slots: Sequence[int]) -> Runs:
 
 
 def ring_bias(steps: int, lap_frames: int, context: int, like: torch.Tensor) -> torch.Tensor:
-    """(2 * lap_frames, steps, lap_frames * steps): 0 where a query may look at a ring position, else minus infinity.
+    """(2 * lap_frames, steps, lap_frames * steps): 0 where a query may look in its ring, else minus infinity.
 
-    Row f < lap_frames is for frame f of a young stream, part of whose ring is unwritten; row lap_frames + f for
-    any later frame that is f frames into its lap.
+    Row f < lap_frames is for frame f of a young stream, part of whose ring is unwritten; row lap_frames + f
+    for any later frame that is f frames into its lap.
     """
     size = lap_frames * steps
     first = torch.arange(2 * lap_frames, device=like.device)[:, None, None] * steps

@@ -112,7 +112,7 @@ def _stage_shapes(stage: TransformerConfig) -> Shapes:
 
 
 def _quantizer_shapes(config: QuantizerConfig, *, legacy: bool) -> Shapes:
-    """``legacy``: weight norm spelt ``weight_g`` / ``weight_v``, as torch wrote it before parametrizations."""
+    """``legacy``: weight norm spelt ``weight_g`` and ``weight_v``, as before parametrizations."""
     gain, direction = (
         ("weight_g", "weight_v")
         if legacy
@@ -185,7 +185,7 @@ def _fold_quantizer(config: QuantizerConfig, tensors: Tensors) -> QuantizerWeigh
 
 
 def _fold_affine(name: str, tensors: Tensors) -> Affine | None:
-    """A 1x1 convolution under weight norm (Salimans and Kingma, 2016: w = g v / |v|) as a matrix; None if absent."""
+    """A 1x1 convolution under weight norm, w = g v / |v| (Salimans and Kingma, 2016), or None."""
     if f"{name}.bias" not in tensors:
         return None
     legacy = f"{name}.weight_g" in tensors

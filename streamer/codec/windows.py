@@ -71,7 +71,7 @@ class WindowedChain:
 
 
 def window_bias(steps: int, past: int, context: int, like: torch.Tensor) -> torch.Tensor:
-    """(steps, past + steps): 0 where a query may look, minus infinity where the key is later or out of reach."""
+    """(steps, past + steps): 0 where a query may look, else (later or out of reach) minus infinity."""
     query = torch.arange(past, past + steps, device=like.device)[:, None]
     key = torch.arange(past + steps, device=like.device)
     hidden = (key > query) | (key <= query - context)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Callable
 
 from aiohttp import hdrs, web
 
@@ -111,15 +112,17 @@ class DialogueServer:
         return web.json_response({"status": "ready", "model": self.state.speech.model.name})
 
 
-async def serve(speech: Speech, config: ServerConfig) -> None:
-    """Serve until SIGINT or SIGTERM, then stop gracefully."""
+async def serve(
+    speech: Speech, config: ServerConfig, on_listening: Callable[[str], None] = lambda url: None
+) -> None:
+    """Serve until SIGINT or SIGTERM, then stop gracefully. ``on_listening`` is told the address."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     async with DialogueServer(speech, config) as server:
-        _log.info("listening on %s with model %s", server.url, speech.model.name)
+        on_listening(server.url)
         await stop.wait()
         _log.info("stopping: running turns have %g s to finish", config.drain_s)
 

@@ -23,11 +23,15 @@ _KEEP = rf"(?a:{_URL}|{_EMAIL})"
 _FOLD = re.compile("[０-９Ａ-Ｚａ-ｚﬀ-ﬆｦ-ﾟ\U0001d400-\U0001d7ff]+")
 
 _DECORATION = re.compile(
-    rf"(?P<keep>{_KEEP}|(?<=\d) ?\*\*? ?(?=\d))"
+    rf"(?P<keep>{_KEEP})|(?P<times>(?<=\d) ?\*\*? ?(?=\d))"
     r"|(?P<apostrophe>(?<=[^\W_])’(?=[^\W_]))"
     r"|[“”„‟‘’‚‛\"«»‹›「」『』【】《》〈〉〖〗〘〙〔〕〝〞〟＂]|`+|\*+"
     r"|(?<!\w)_+|(?<!_)_+(?!\w)"
 )
+
+# Control characters are gone from the text by then, so they can mark what goes (0) and where addresses end (1).
+_BESIDE_ADDRESS = re.compile("\1\0+|(?<!\0)\0+\1")
+_UNMARKED = {0: None, 1: None}
 
 _PLAIN_MARK = r",.;:!?…⋯—―，。；：、！？\u2190-\u21ff"
 _MARK = (
@@ -74,11 +78,17 @@ def _clean(text: str) -> str:
 
 
 def _undecorated(text: str) -> str:
-    def plain(found: re.Match[str]) -> str:
-        return found[0] if found["keep"] else "'" if found["apostrophe"] else ""
+    """Without quotation marks, brackets and emphasis marks, except inside addresses."""
 
+    def marked(found: re.Match[str]) -> str:
+        if found["keep"]:
+            return f"\1{found[0]}\1"
+        return found[0] if found["times"] else "'" if found["apostrophe"] else "\0"
+
+    # Decoration beside an address leaves a space, lest its neighbour become part of the address.
+    marked_text = _BESIDE_ADDRESS.sub(" ", _DECORATION.sub(marked, text))
     # Without the quotation mark between them, a letter and an accent come together.
-    return _single_spaces(_composed(_DECORATION.sub(plain, text)))
+    return _single_spaces(_composed(marked_text.translate(_UNMARKED)))
 
 
 def _spoken(text: str) -> str:

@@ -128,9 +128,7 @@ def _checked_codes(codes: Codes, config: PromptConfig, name: str) -> torch.Tenso
         raise ValueError(f"{name}: type is {checked.dtype}, expected integers")
     low, high = int(checked.min()), int(checked.max())
     if low < 0 or high >= config.audio_vocab_size:
-        raise ValueError(
-            f"{name}: codes lie in {low}..{high}, expected 0..{config.audio_vocab_size - 1}"
-        )
+        raise ValueError(f"{name}: codes lie in {low}..{high}, expected 0..{config.audio_vocab_size - 1}")
     return checked.to(torch.int64)
 
 

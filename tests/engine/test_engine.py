@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from conftest import load_codec, load_golden, load_model
+from support import load_codec, load_golden, load_model
 
 from streamer import SamplingParams
 from streamer.engine import (

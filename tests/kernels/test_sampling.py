@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import load_golden
+from support import load_golden
 from streamer_kernels import candidate_distribution, sample_rows
 from streamer_kernels.philox import philox_uint32, philox_uniform
 

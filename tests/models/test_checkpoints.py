@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN, load_golden
+from support import GOLDEN, load_golden
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config, Qwen3Model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import load_golden, load_model
+from support import load_golden, load_model
 
 from streamer.models import DelayState, FrameAssembler
 from streamer.text import undelay_codes

@@ -240,9 +240,10 @@ def test_a_refused_start_can_be_repeated_and_other_errors_leave_it_alone() -> No
     server.send(refused(create(server, "t1")))
     server.send(ready())
     give(server, "session.start", context="b")
-    server.send(make_error(ErrorCode.UNKNOWN_VOICE, "no such voice", context="b"))
-    assert server.contexts == ("main",)
-    assert not isinstance(give(server, "session.start", context="b"), Rejected)
+    for code in (ErrorCode.UNKNOWN_VOICE, ErrorCode.INVALID_MESSAGE):
+        server.send(make_error(code, "no such voice, no such value", context="b"))
+        assert server.contexts == ("main",)
+        assert not isinstance(give(server, "session.start", context="b"), Rejected)
 
 
 def test_contexts_are_independent_and_limited() -> None:

@@ -156,7 +156,10 @@ def bad_codes(shape: tuple[int, ...], value: float = 0) -> np.ndarray:
         ({"references": [bad_codes((3, 5))]}, r"references\[0\]: shape"),
         ({"references": [None, bad_codes((3,))]}, r"references\[1\]: shape"),
         ({"references": [None, bad_codes((0, 4))]}, r"references\[1\]: shape"),
-        ({"references": [bad_codes((3, 4), 32)]}, r"references\[0\]: codes lie in 32\.\.32, expected 0\.\.31"),
+        (
+            {"references": [bad_codes((3, 4), 32)]},
+            r"references\[0\]: codes lie in 32\.\.32, expected 0\.\.31",
+        ),
         ({"references": [bad_codes((3, 4), -1)]}, r"references\[0\]: codes"),
         ({"references": [bad_codes((3, 4), 0.5)]}, r"references\[0\]: type"),
         ({"references": [None] * 6}, "references: 6 given"),

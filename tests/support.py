@@ -1,15 +1,16 @@
-"""What all tests share: golden checkpoints, loaded once."""
+"""What tests share: golden checkpoints, loaded once, and a decoder that is not ours."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
-import pytest
 import torch
 
 import streamer
@@ -44,17 +45,11 @@ def load_codec() -> streamer.AudioCodec:
     return streamer.AudioCodec.from_pretrained(GOLDEN / "codec-nq8" / "codec")
 
 
-@pytest.fixture(scope="session")
-def golden() -> Callable[[str], Golden]:
-    return load_golden
-
-
-@pytest.fixture(scope="session")
-def tiny_model() -> streamer.DelayModel:
-    """A random checkpoint with 4 codebooks."""
-    return load_model("delay-nvq4")
-
-
-@pytest.fixture(scope="session")
-def tiny_codec() -> streamer.AudioCodec:
-    return load_codec()
+def decode_with_ffmpeg(data: bytes, sample_rate: int) -> np.ndarray:
+    """Samples (n,) float32 of any audio file in ``data``, by ffmpeg: the system's, or the one that a wheel brings."""
+    ffmpeg = shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+    command = [ffmpeg, "-v", "error", "-i", "-", "-f", "f32le", "-ac", "1", "-ar", str(sample_rate), "-"]
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert not done.stderr, done.stderr.decode()
+    return np.frombuffer(done.stdout, np.float32)

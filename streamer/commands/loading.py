@@ -1,0 +1,78 @@
+"""The options that say which model to load, and loading it for a command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamer.commands import CommandError
+
+if TYPE_CHECKING:
+    from streamer.speech import Speech
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options shared by the commands that load a model."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", help="checkpoint folder or hub id (default: the embedded model)")
+    group.add_argument("--codec", help="codec folder or hub id (default: the one that goes with the model)")
+    group.add_argument(
+        "--voices", type=Path, action="append", default=[], metavar="DIR", help="folder of voice files; repeatable"
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    group.add_argument("--threads", type=int, default=0, help="CPU threads for the model (default: torch's choice)")
+    group.add_argument("--history-seconds", type=float, help="recent audio that a turn continues from")
+    group.add_argument("--max-sessions", type=int, default=32, help="dialogues open at once (default: 32)")
+    group.add_argument("--max-batch", type=int, default=16, help="turns generated at once (default: 16)")
+    group.add_argument("--kv-rows", type=int, default=32_768, help="rows in the KV cache (default: 32768)")
+
+
+@contextlib.contextmanager
+def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
+    """The model of :func:`add_model_options`, its engine running; CommandError (exit code 2) where it can't be had."""
+    missing = [name for name in ("torch", "transformers", "aiohttp", "soxr") if not importlib.util.find_spec(name)]
+    if missing:
+        raise CommandError(
+            f"{missing[0]} is not installed; this command needs: pip install 'dialogue-streamer[server]'", 2
+        )
+    from streamer.audio import OpusLibraryMissing
+    from streamer.checkpoint import CheckpointError
+    from streamer.engine import EngineConfig
+    from streamer.speech import Speech, SpeechConfig
+
+    engine = EngineConfig(
+        max_sessions=_positive(arguments, "max_sessions"),
+        max_batch=_positive(arguments, "max_batch"),
+        kv_rows=_positive(arguments, "kv_rows"),
+    )
+    config = SpeechConfig(
+        model=arguments.model,
+        codec=arguments.codec,
+        voices=tuple(arguments.voices),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+        history_seconds=arguments.history_seconds,
+        engine=engine,
+    )
+    try:
+        speech = Speech.load(config)
+    except (CheckpointError, OpusLibraryMissing) as error:
+        raise CommandError(str(error), 2) from error
+    speech.engine.start()
+    try:
+        yield speech
+    finally:
+        speech.close()
+
+
+def _positive(arguments: argparse.Namespace, name: str) -> int:
+    value = int(getattr(arguments, name))
+    if value < 1:
+        raise CommandError(f"--{name.replace('_', '-')} is {value}, expected at least 1", 2)
+    return value

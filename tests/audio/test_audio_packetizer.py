@@ -1,0 +1,132 @@
+"""Packets out of the codec's samples, in every format and rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from streamer.audio import Packetizer, mulaw_decode
+from streamer.audio.packetizer import AudioFormat
+
+FRAME = 1920
+
+
+def tone(samples: int, hertz: float = 440.0, rate: int = 24_000) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(samples) / rate)).astype(np.float32)
+
+
+def pcm_of(payloads: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(payloads), "<i2").astype(np.int64)
+
+
+def test_pcm_at_24_khz_is_sample_exact_and_undelayed() -> None:
+    audio = np.random.default_rng(0).uniform(-1.2, 1.2, (5, FRAME)).astype(np.float32)
+    packetizer = Packetizer("pcm_s16le")
+    for frame in audio:
+        payloads = packetizer.push(frame)
+        assert len(payloads) == 1
+        assert np.array_equal(pcm_of(payloads), np.rint(np.clip(frame, -1, 1) * 32767))
+    assert packetizer.flush() == []
+
+
+@pytest.mark.parametrize("format", ["opus", "pcm_s16le", "mulaw"])
+def test_one_packet_in_80_ms_in_every_format(format: AudioFormat) -> None:
+    packetizer = Packetizer(format)
+    assert packetizer.kind == {"opus": 1, "pcm_s16le": 2, "mulaw": 3}[format]
+    assert [len(packetizer.push(tone(FRAME))) for _ in range(4)] == [1] * 4
+    assert packetizer.flush() == []
+    assert (packetizer.lookahead_samples > 0) == (format == "opus")
+
+
+def test_no_wraparound_and_no_nan() -> None:
+    audio = np.zeros(FRAME, np.float32)
+    audio[:6] = [2.0, -2.0, np.nan, np.inf, -np.inf, 1.0]
+    assert pcm_of(Packetizer("pcm_s16le").push(audio))[:6].tolist() == [32767, -32767, 0, 0, 0, 32767]
+    # A full-scale square wave overshoots in the resampler.
+    square = np.sign(tone(10 * FRAME, 1000.0))
+    packetizer = Packetizer("pcm_s16le", 48_000)
+    resampled = pcm_of(packetizer.push(square) + packetizer.flush())
+    assert np.abs(np.diff(resampled)).max() < 50_000
+
+
+@pytest.mark.parametrize("frame_ms", [20, 40, 60, 80])
+def test_frames_and_the_last_one_filled_with_silence(frame_ms: int) -> None:
+    packetizer = Packetizer("pcm_s16le", 24_000, frame_ms)
+    size = packetizer.frame_samples
+    audio = tone(5 * FRAME)
+    payloads = [p for chunk in audio.reshape(5, FRAME) for p in packetizer.push(chunk)] + packetizer.flush()
+    assert {len(p) for p in payloads} == {2 * size}
+    assert len(payloads) == -(-5 * FRAME // size)
+    heard = pcm_of(payloads)
+    assert np.array_equal(heard[: len(audio)], np.rint(audio * 32767))
+    assert not heard[len(audio) :].any()
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+def test_resampled_turns_keep_their_length_and_sound(rate: int) -> None:
+    packetizer = Packetizer("pcm_s16le", rate)
+    for _turn in range(2):
+        payloads = [p for chunk in tone(10 * FRAME).reshape(10, FRAME) for p in packetizer.push(chunk)]
+        payloads += packetizer.flush()
+        assert len(payloads) == 10
+        heard = pcm_of(payloads)
+        expected = tone(len(heard), rate=rate) * 32767
+        middle = slice(rate // 10, -rate // 10)
+        assert np.abs(heard - expected)[middle].max() < 30
+
+
+def test_mulaw_for_the_telephone() -> None:
+    packetizer = Packetizer("mulaw", 8_000, 20)
+    payloads = packetizer.push(tone(10 * FRAME)) + packetizer.flush()
+    assert [len(p) for p in payloads] == [160] * 40
+    heard = mulaw_decode(b"".join(payloads)) / 32767
+    error = heard[800:-800] - tone(6400, rate=8_000)[800:-800]
+    assert 10 * np.log10(np.mean(0.125) / np.mean(error**2)) > 30
+
+
+def test_chunks_of_any_size_give_the_same_packets() -> None:
+    audio = np.random.default_rng(1).uniform(-0.5, 0.5, 7 * FRAME + 13).astype(np.float32)
+    whole = Packetizer("opus", 24_000, 60)
+    expected = whole.push(audio) + whole.flush()
+    pieces = Packetizer("opus", 24_000, 60)
+    payloads: list[bytes] = []
+    for piece in np.array_split(audio, 31):
+        payloads += pieces.push(piece)
+    assert payloads + pieces.flush() == expected
+
+
+def test_opus_state_lasts_over_turns() -> None:
+    second = Packetizer("opus")
+    second.push(tone(3 * FRAME))
+    second.flush()
+    assert second.push(tone(FRAME, 200.0)) != Packetizer("opus").push(tone(FRAME, 200.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (("mp3",), "format is 'mp3'"),
+        (("pcm_s16le", 96_000), "sample_rate is 96000"),
+        (("pcm_s16le", 11_025), "sample_rate is 11025"),
+        (("opus", 44_100), "sample_rate is 44100"),
+        (("pcm_s16le", 24_000, 10), "frame_ms is 10"),
+        (("opus", 24_000, 80, 1_000_000), "bitrate is 1000000"),
+    ],
+)
+def test_settings_that_are_not_offered(given: tuple, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        Packetizer(*given)
+
+
+def test_nothing_after_close() -> None:
+    packetizer = Packetizer("opus")
+    packetizer.close()
+    packetizer.close()
+    for call in (lambda: packetizer.push(tone(FRAME)), packetizer.flush):
+        with pytest.raises(RuntimeError, match="closed"):
+            call()
+
+
+def test_only_mono() -> None:
+    with pytest.raises(ValueError, match="audio has shape"):
+        Packetizer("pcm_s16le").push(np.zeros((2, FRAME), np.float32))
