@@ -112,7 +112,7 @@ class Stage(Enum):
     STARTED = "started"
     COMPLETED = "completed"
     ANNOUNCED = "announced"  # stands for the turns of a script until script.accepted
-    REFUSED = "refused"  # by an error before it started; its id is free again
+    REFUSED = "refused"  # by an error before it started; its id is free again, a turn.completed may follow
 
 
 @dataclass(slots=True)

@@ -210,8 +210,8 @@ class TurnStarted(Message, frozen=True, kw_only=True, tag="turn.started"):
 class TurnCompleted(Message, frozen=True, kw_only=True, tag="turn.completed"):
     """No audio of this turn follows.
 
-    `frames` counts its audio frames; `ttfa_ms` (from commit to first audio) and `rtf` (time spent by time of
-    audio) are None if nothing was spoken.
+    `frames` counts its audio frames; `ttfa_ms` (from when it could begin, its text there and the turn before
+    it made, to its first audio) and `rtf` (time spent by length of audio) are None if nothing was spoken.
     """
 
     turn: Id

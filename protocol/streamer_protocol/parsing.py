@@ -97,7 +97,7 @@ def _decode(data: bytes | str, decoder: msgspec.json.Decoder[_Decoded]) -> _Deco
     except RecursionError:
         return ErrorCode.INVALID_JSON, "JSON is nested too deeply"
     except ValueError as error:
-        return ErrorCode.INVALID_JSON, _clip(str(error))
+        return ErrorCode.INVALID_JSON, _clip(f"not JSON: {error}")
 
 
 def _encode(message: Message, decoder: msgspec.json.Decoder[Any]) -> str:

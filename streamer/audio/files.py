@@ -34,9 +34,9 @@ class AudioFileError(ValueError):
 
 
 def load_audio(path_or_bytes: str | Path | bytes, max_seconds: float, min_seconds: float = 0.0) -> Samples:
-    """Float32 (samples,) mono at 24 kHz of a WAV, FLAC, Ogg (Opus, Vorbis) or MP3 file; channels are averaged.
+    """Float32 (samples,) mono at 24 kHz of a WAV, FLAC, Ogg (Opus, Vorbis) or MP3 file.
 
-    No more than ``max_seconds`` are ever decoded. Raises AudioFileError.
+    Channels are averaged. No more than ``max_seconds`` are ever decoded. Raises AudioFileError.
     """
     name = "audio" if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
     try:

@@ -24,8 +24,8 @@ _KINDS = {"opus": 1, "pcm_s16le": 2, "mulaw": 3}
 class Packetizer:
     """Packets of ``frame_ms`` from 24 kHz audio, for one dialogue context from its first turn to its last.
 
-    At 24 kHz nothing is delayed: 80 ms in, one 80 ms packet out. Other rates run behind by the resampler's filter,
-    20 to 40 ms, until ``flush``. The Opus encoder keeps its state over turns. One thread at a time.
+    At 24 kHz nothing is delayed: 80 ms in, one 80 ms packet out. Other rates run behind by the resampler's
+    filter (20 to 40 ms) until ``flush``. The Opus encoder keeps its state over turns. One thread at a time.
     Raises ValueError, naming the argument, for a setting that is not offered.
     """
 
@@ -55,7 +55,7 @@ class Packetizer:
         return self._opus.lookahead_samples if self._opus else 0
 
     def push(self, audio: npt.ArrayLike) -> list[bytes]:
-        """The payloads that (n,) samples at 24 kHz complete; NaN and infinity are silence, the rest is clipped."""
+        """The payloads that (n,) samples at 24 kHz complete; NaN and infinity become silence."""
         self._check_open()
         samples = _safe(np.asarray(audio, np.float32))
         if self._resampler is not None:
@@ -94,11 +94,10 @@ class Packetizer:
         return [self._payload(frame) for frame in samples[:whole].reshape(-1, self.frame_samples)]
 
     def _payload(self, frame: Samples) -> bytes:
-        # The resampler's filter can overshoot what was clipped before it.
-        clipped = np.clip(frame, -1.0, 1.0)
         if self._opus is not None:
-            return self._opus.encode(clipped)
-        pcm = np.clip(np.rint(clipped * 32768.0), -32768, 32767).astype("<i2")
+            return self._opus.encode(frame)
+        # The resampler's filter can overshoot what was clipped before it.
+        pcm = np.clip(np.rint(frame * 32768.0), -32768, 32767).astype("<i2")
         return mulaw_encode(pcm) if self.kind == _KINDS["mulaw"] else pcm.tobytes()
 
 

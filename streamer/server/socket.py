@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from aiohttp import WSMsgType, web
@@ -65,10 +66,9 @@ class DialogueSocket:
         except ListenerGone:
             pass
         finally:
-            self._state.sockets.discard(self)
-            for context in list(self.contexts.values()):
-                await context.performance.close()
+            await asyncio.gather(*(context.performance.close() for context in self.contexts.values()))
             self.contexts.clear()
+            self._state.sockets.discard(self)
 
     async def finish(self, reason: str) -> None:
         """Tell every context that it is closed, then close the socket: the server is going away."""

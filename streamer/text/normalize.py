@@ -1,7 +1,8 @@
 """Makes dialogue text ready to speak: one spelling for tags, pauses, laughter and white space.
 
-Two upstream normalisers are the guides (the tests list where we differ); what this one promises beyond them: it is
-idempotent, takes linear time, never raises, and loses no letter apart from laughter, which becomes a cue.
+Two upstream normalisers are the guides (the tests list where we differ). What this one promises beyond
+them: it is idempotent, takes linear time, never raises, and loses no letter apart from laughter, which
+becomes a cue.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _DECORATION = re.compile(
     r"|(?<!\w)_+|(?<!_)_+(?!\w)"
 )
 
-# Control characters are gone from the text by then, so they can mark what goes (0) and where addresses end (1).
+# Control characters are gone from the text by then, so they can mark what goes (0) and addresses (1).
 _BESIDE_ADDRESS = re.compile("\1\0+|(?<!\0)\0+\1")
 _UNMARKED = {0: None, 1: None}
 
@@ -58,8 +59,8 @@ _SELECTORS = [(0x20E3, 0x20E3), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF)]
 def normalize_text(text: str) -> str:
     """The normal form of one turn's text, or of a whole script with its tags (``[S1]Hello.[S2]Hi.``).
 
-    Tags lose the space after them, ``[1]`` becomes ``[S1]``, neighbouring turns of one speaker become one, and
-    empty turns go. Addresses, times, fractions, decimals and apostrophes stay as they are.
+    Tags lose the space after them, ``[1]`` becomes ``[S1]``, neighbouring turns of one speaker become one,
+    and empty turns go. Addresses, times, fractions, decimals and apostrophes stay as they are.
     """
     pieces = ((speaker, _spoken(raw)) for speaker, raw in split_tags(_undecorated(_clean(text))))
     turns = itertools.groupby((piece for piece in pieces if piece[1]), key=lambda piece: piece[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import weakref
 from collections.abc import Iterator, Sequence
@@ -64,12 +65,14 @@ def build_prompt(
 ) -> torch.Tensor:
     """Prompt rows (rows, 1 + n_vq) int64: the text id, then one code per codebook.
 
-    ``references[i]`` are the (frames, n_vq) codes of speaker i+1's voice, or None. ``prompt_audio`` is what has been
-    said already (its words begin ``text``); generation then goes on in the middle of its audio block. Several
-    blocks, having only white space between them, are one block. ``tokens`` is the wanted length in frames.
+    ``references[i]`` are the (frames, n_vq) codes of speaker i+1's voice, or None. ``prompt_audio`` is what
+    has been said already (its words begin ``text``); generation then goes on in the middle of its audio
+    block. Several blocks, having only white space between them, are one block. ``tokens`` is the wanted
+    length in frames.
     Structural tokens (``<|im_end|>``, audio slots) written out in the given texts stay plain text.
 
-    Raises ValueError, naming the argument, for codes of a wrong shape, type or range, and for more than 5 references.
+    Raises ValueError, naming the argument, for codes of a wrong shape, type or range, and for more than 5
+    references.
     """
     voices = _check_references(references, config)
     spoken = None if prompt_audio is None else _joined_audio(prompt_audio, config)
@@ -162,7 +165,7 @@ def _chat_frame(tokenizer: Any) -> tuple[str, str]:
 def _message_rows(
     tokenizer: Any, config: PromptConfig, parts: list[str | torch.Tensor]
 ) -> Iterator[torch.Tensor]:
-    """Rows of a message; text between two audio blocks is tokenised in one go, as BPE merges cross part borders."""
+    """Rows of a message; text up to an audio block is tokenised in one go, as BPE merges cross parts."""
     texts: list[str] = []
     for part in parts:
         if isinstance(part, str):
@@ -189,7 +192,7 @@ def _token_ids(tokenizer: Any, config: PromptConfig, texts: list[str]) -> list[i
     whole = "".join(texts)
     borders = [0, *_cuts(tokenizer, config, texts), len(whole)]
     ids: list[int] = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in itertools.pairwise(borders):
         ids += tokenizer.encode(whole[start:end], add_special_tokens=False)
     return ids
 

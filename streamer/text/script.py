@@ -39,8 +39,8 @@ class Turn:
 def parse_script(text: str) -> list[Turn]:
     """Turns of a script, in order; neighbouring turns of one speaker become one.
 
-    ``[S1]`` to ``[S5]`` (either case) and ``[1]`` to ``[5]`` are tags, text before the first tag is speaker 1's, and
-    other brackets (``[laugh]``) stay text. A turn without a letter or digit is dropped.
+    ``[S1]`` to ``[S5]`` (either case) and ``[1]`` to ``[5]`` are tags, text before the first tag is speaker
+    1's, and other brackets (``[laugh]``) stay text. A turn without a letter or digit is dropped.
 
     Raises ScriptError ``too_many_speakers`` for a tag beyond ``[S5]`` and ``no_speech`` when nothing is left.
     """

@@ -1,4 +1,6 @@
-"""Makes a voice file from a recording: ``python -m streamer.voices.build FILE --id … --transcript … --out DIR``.
+"""Makes a voice file from a recording.
+
+``python -m streamer.voices.build FILE --id … --transcript … --out DIR --codec DIR``
 
 The embedded voices were made with it, from the recordings under ``tests/data/voices``.
 """
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m streamer.voices.build", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m streamer.voices.build", description="Make a voice file from a recording."
+    )
     parser.add_argument("file", type=Path, help="recording of 1 to 30 s: WAV, FLAC, Ogg or MP3")
     parser.add_argument("--id", required=True, help="1 to 64 of a-z, 0-9, _ and -")
     parser.add_argument("--transcript", required=True, help="what is said in the recording")

@@ -36,7 +36,7 @@ class VoiceRegistry:
     def from_folders(cls, folders: Iterable[str | Path], codec: CodecShape) -> VoiceRegistry:
         """The voices of all ``*.json`` files, by name within each folder, checked against the codec.
 
-        Raises VoiceError for a folder that isn't there, a file that isn't a voice, and an id that is there twice.
+        Raises VoiceError for a folder that isn't there, a file that isn't a voice, and an id given twice.
         """
         voices: list[Voice] = []
         for folder in map(Path, folders):

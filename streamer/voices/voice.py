@@ -21,7 +21,7 @@ _ID = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class VoiceError(CheckpointError):
-    """A voice that can't be used; ``code`` is stable: ``bad_voice_id``, ``bad_voice_file``, ``bad_voice_codes``."""
+    """A voice that can't be used. ``code`` is ``bad_voice_id``, ``bad_voice_file`` or ``bad_voice_codes``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Voice:
-    """A speaker's reference. ``codes`` is (frames, codebooks) int64 on the CPU; ``transcript`` is what it says.
+    """A speaker's reference. ``codes`` is (frames, codebooks) int64 on the CPU; ``transcript`` is its words.
 
     Raises VoiceError for an id that isn't ``[a-z0-9_-]{1,64}`` or codes of a wrong shape.
     """
@@ -84,7 +84,7 @@ class Voice:
         language: str = "en",
         description: str = "",
     ) -> Voice:
-        """A voice from a recording of 1 to 30 s, brought nearer to -20 dBFS as the models' own references were.
+        """A voice from a recording of 1 to 30 s, brought nearer to -20 dBFS as the models expect.
 
         Raises streamer.audio.AudioFileError for the recording and VoiceError for the id.
         """
@@ -124,7 +124,7 @@ class Voice:
             )
 
     def reference(self, n_vq: int) -> torch.Tensor:
-        """The first ``n_vq`` codebooks, (frames, n_vq), for ``build_prompt``; VoiceError where there are fewer."""
+        """The first ``n_vq`` codebooks, (frames, n_vq); VoiceError where there are fewer."""
         if self.codes.shape[1] < n_vq:
             raise VoiceError(
                 "bad_voice_codes",
@@ -157,5 +157,5 @@ def _tensor(path: Path, frames: Any) -> torch.Tensor:
         raise error
     try:
         return torch.tensor(frames, dtype=torch.int64)
-    except (OverflowError, RuntimeError) as overflow:
+    except (OverflowError, RuntimeError, ValueError) as overflow:
         raise error from overflow

@@ -52,8 +52,7 @@ def test_channels_are_averaged() -> None:
 
 def test_a_path_is_as_good_as_bytes(tmp_path: Path) -> None:
     assert np.array_equal(load_audio(VOICE, 5), load_audio(VOICE.read_bytes(), 5))
-    # The name says nothing about the content.
-    misnamed = tmp_path / "voice.raw"
+    misnamed = tmp_path / "voice.mp3"
     misnamed.write_bytes(VOICE.read_bytes())
     assert np.array_equal(load_audio(misnamed, 5), load_audio(VOICE, 5))
 

@@ -56,7 +56,7 @@ def test_against_ffmpeg() -> None:
     assert np.array_equal(theirs, mulaw_decode(ALL_CODES))
     ours = np.frombuffer(mulaw_encode(ALL_SAMPLES), np.uint8).astype(int)
     encoded = np.frombuffer(ffmpeg("s16le", "mulaw", ALL_SAMPLES.astype("<i2").tobytes()), np.uint8)
-    # ffmpeg rounds to the nearest value where the standard has decision values: a border moves by a few units.
+    # ffmpeg rounds to the nearest value, the standard has decision values: a border moves by a few units.
     differs = (ours & 0x7F) != (encoded & 0x7F)
     assert differs.mean() < 0.02
     assert (np.abs((ours & 0x7F) - (encoded & 0x7F).astype(int)) <= 1).all()

@@ -9,6 +9,7 @@ import opuslib_next
 import pytest
 from clients.scripted_server import PACKETS, Peer, audio, completed, serving, speak, started
 
+import streamer_client.connection
 from streamer_client import (
     Audio,
     AudioFormat,
@@ -199,6 +200,25 @@ async def test_two_readers_at_once_are_refused() -> None:
         await dialogue.close()
         assert await first == SessionClosed(reason="client")
         await dialogue.close()
+
+
+async def test_events_nobody_reads_hold_the_server_back_but_not_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streamer_client.connection, "MAX_HELD_BYTES", 1)
+
+    async def script(peer: Peer) -> None:
+        await peer.open()
+        (turn,) = await peer.accept()
+        await peer.send(started(turn), *(audio(number) for number in range(50)), completed(turn))
+        await peer.finish()
+
+    async with serving(script) as url:
+        async with connect(url) as dialogue:
+            async for _ in dialogue.say("x"):
+                break
+        frames = [event.frame async for event in dialogue.events() if isinstance(event, Audio)]
+        assert frames == list(range(50))
 
 
 async def test_closing_in_the_middle_of_speech_cancels_and_ends() -> None:

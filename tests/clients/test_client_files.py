@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +85,18 @@ def test_opus_becomes_wav(tmp_path: Path) -> None:
 
 
 def test_decoded_events_are_not_decoded_again(tmp_path: Path) -> None:
-    decoder = OpusDecoder(24_000)
+    silence = np.zeros(1920, np.float32)
     with AudioFileWriter(tmp_path / "a.wav", OPUS) as writer:
         for item in opus_events():
-            packed = AudioFrame(
-                handle=1, turn_index=0, frame=item.frame, kind=item.kind, payload=item.payload
-            )
-            writer.write(audio_event(packed, "main", "t1", 24_000, decoder))
-    assert_close(wav_samples(tmp_path / "a.wav")[1][156:], TONE)
+            writer.write(replace(item, decoded=silence))
+    assert not wav_samples(tmp_path / "a.wav")[1].any()
+
+
+def test_a_decoder_fills_the_samples_in() -> None:
+    frame = AudioFrame(handle=1, turn_index=0, frame=0, kind=AudioKind.OPUS, payload=opus_events()[0].payload)
+    found = audio_event(frame, "main", "t1", 24_000, OpusDecoder(24_000)).pcm
+    assert found.shape == (1920,)
+    assert abs(found).max() > 0.1
 
 
 def test_pcm_and_mulaw_become_wav(tmp_path: Path) -> None:

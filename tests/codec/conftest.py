@@ -10,7 +10,8 @@ from streamer.codec import AudioCodec
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "data" / "golden" / "codec-nq8"
-EMBEDDED = ROOT / "streamer" / "assets"
+EMBEDDED = ROOT / "streamer" / "assets" / "codec"
+VOICES = ROOT / "tests" / "data" / "voices"
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +37,15 @@ def codec(golden_folder: Path) -> AudioCodec:
 
 
 @pytest.fixture(scope="session")
-def embedded_assets() -> Path:
+def embedded_folder() -> Path:
     return EMBEDDED
 
 
 @pytest.fixture(scope="session")
+def voices_folder() -> Path:
+    return VOICES
+
+
+@pytest.fixture(scope="session")
 def embedded_codec() -> AudioCodec:
-    return AudioCodec.from_pretrained(EMBEDDED / "codec")
+    return AudioCodec.from_pretrained(EMBEDDED)

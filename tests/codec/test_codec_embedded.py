@@ -12,8 +12,8 @@ from streamer.codec import AudioCodec
 
 
 @pytest.fixture(scope="module")
-def heart(embedded_assets: Path) -> torch.Tensor:
-    samples, rate = soundfile.read(embedded_assets / "voices" / "heart.wav", dtype="float32")
+def heart(voices_folder: Path) -> torch.Tensor:
+    samples, rate = soundfile.read(voices_folder / "heart.wav", dtype="float32")
     assert rate == 24000
     return torch.from_numpy(samples)
 
@@ -43,9 +43,9 @@ def test_pool_and_stream_equal_the_whole(embedded_codec: AudioCodec, heart: torc
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_decodes_nearly_the_same(
-    embedded_codec: AudioCodec, embedded_assets: Path, heart: torch.Tensor, dtype: torch.dtype
+    embedded_codec: AudioCodec, embedded_folder: Path, heart: torch.Tensor, dtype: torch.dtype
 ) -> None:
-    codec = AudioCodec.from_pretrained(embedded_assets / "codec", dtype=dtype)
+    codec = AudioCodec.from_pretrained(embedded_folder, dtype=dtype)
     codes = embedded_codec.encode(heart)[:12]
     expected = embedded_codec.decode(codes)
     pool = codec.stream_pool(1)

@@ -167,6 +167,13 @@ def test_any_error_refuses_a_start_and_the_next_may_follow() -> None:
     client.send(SessionStart())
 
 
+def test_an_error_about_a_message_does_not_end_the_turn_it_names() -> None:
+    client = opened()
+    client.send(TURN)
+    give(client, make_error(ErrorCode.INVALID_MESSAGE, "that cancel", turn="t1"))
+    assert isinstance(give(client, TurnStarted(turn="t1", index=0, speaker="S1", first_frame=0)), TurnStarted)
+
+
 def test_local_misuse_is_an_exception() -> None:
     client = ClientConnection()
     with pytest.raises(LocalProtocolError, match=r"send session.start first"):

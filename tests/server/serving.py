@@ -20,7 +20,7 @@ from streamer.server import DialogueServer, ServerConfig
 from streamer.speech import Speech, SpeechConfig
 from streamer.voices import Voice, VoiceRegistry
 
-WAIT_S = 60.0
+WAIT_S = 20.0
 AT_REST = Holdings(slots=0, blocks=0, waiting=0, streams=0, stream_places=0)
 LIMITS = Limits(max_text_chars=300, max_contexts=3, max_queued_turns=4, max_turn_audio_ms=2400)
 GREEDY = {"audio_temperature": 0, "text_temperature": 0}
@@ -106,6 +106,12 @@ class RawClient:
             if isinstance(message, dict) and message["type"] == kind:
                 if all(message.get(name) == value for name, value in fields.items()):
                     return message
+
+    async def spoken(self, turn: str) -> dict[str, Any]:
+        """The report of a turn that was spoken to its end, be it the model's own or the limit's."""
+        report = await self.until("turn.completed", turn=turn)
+        assert report["reason"] in ("end", "max_length"), report
+        return report
 
     async def audio(self, n: int) -> list[AudioFrame]:
         """The next ``n`` audio frames."""

@@ -1,4 +1,4 @@
-"""Prompt rows against the publishers' own, for three tokenizers, and what a user's text must not be able to do."""
+"""Prompt rows against the publishers' own, for three tokenizers, and what a user's text must not do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOKENIZERS = {
     "embedded": ASSETS / "model",
 }
 SMALL = ("delay-nvq4", "delay-nvq16")
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "generation": {"text": 0},
     "voice_clone": {"text": 1, "references": (1, 2)},
     "one_reference_missing": {"text": 1, "references": (None, 2)},
@@ -122,7 +122,7 @@ def test_written_out_structural_tokens_stay_text(name: str) -> None:
         ids = build_prompt(tokenizer, config, text, [codes], codes, instruction)[:, 0].tolist()
         return {token: ids.count(tokenizer.convert_tokens_to_ids(token)) for token in structural}
 
-    # An instruction is given both times, because the embedded tokenizer has one token for all the empty fields.
+    # An instruction both times, because the embedded tokenizer has one token for all the empty fields.
     assert counts(hostile, hostile) == counts("[S1]Hi.[S2]Yes.", "slowly")
 
 

@@ -51,20 +51,18 @@ def test_the_embedded_voices_are_made_from_the_recordings(name: str) -> None:
     assert (made.codes == kept.codes).float().mean() > 0.98
 
 
-def test_a_voice_sounds_like_its_recording() -> None:
-    def log_spectrum(samples: np.ndarray) -> np.ndarray:
-        frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::480] * np.hanning(1024)
-        return np.log(np.abs(np.fft.rfft(frames))[:, :256] + 1e-3)
+def log_spectrum(samples: np.ndarray) -> np.ndarray:
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[: 60 * 480 : 480] * np.hanning(1024)
+    return np.log(np.abs(np.fft.rfft(frames))[:, :256] + 1e-3).ravel()
 
-    heart = Voice.from_file(ASSETS / "voices" / "heart.json")
-    decoded = codec().decode(heart.codes).numpy()
-    spectra = {n: log_spectrum(load_audio(RECORDINGS / f"{n}.wav", 5)) for n in ("heart", "joe")}
 
-    def likeness(name: str) -> float:
-        rows = min(len(spectra[name]), len(log_spectrum(decoded)))
-        return float(np.corrcoef(spectra[name][:rows].ravel(), log_spectrum(decoded)[:rows].ravel())[0, 1])
-
-    assert likeness("heart") > 0.85 > likeness("joe") + 0.1
+@pytest.mark.parametrize("name", ["heart", "joe", "heart_low"])
+def test_a_voice_decodes_to_its_own_recording(name: str) -> None:
+    decoded = codec().decode(Voice.from_file(ASSETS / "voices" / f"{name}.json").codes).numpy()
+    for other in ("heart", "joe", "heart_low"):
+        recording = log_spectrum(load_audio(RECORDINGS / f"{other}.wav", 5))
+        likeness = np.corrcoef(log_spectrum(decoded), recording)[0, 1]
+        assert likeness > 0.75 if other == name else likeness < 0.5
 
 
 def test_unknown_voice_lists_the_known_ones() -> None:
@@ -86,7 +84,7 @@ def test_reference_is_cut_to_the_models_codebooks() -> None:
 
 def test_a_saved_voice_comes_back(tmp_path: Path) -> None:
     codes = torch.randint(0, 1024, (40, 8), generator=torch.Generator().manual_seed(0))
-    voice = Voice("é".replace("é", "e-1_x"), codes, '„Grüß" \n Gott', "me", "CC0-1.0", "de", "laut")
+    voice = Voice("e-1_x", codes, '„Grüß" \n Gott', "me", "CC0-1.0", "de", "laut")
     read = Voice.from_file(voice.save(tmp_path / "new"))
     assert torch.equal(read.codes, codes)
     for name in ("id", "transcript", "origin", "licence", "language", "description"):
@@ -166,10 +164,13 @@ def test_loudness_does_not_change_the_codes(tmp_path: Path) -> None:
 
 
 def test_the_last_frame_is_filled_with_silence(tmp_path: Path) -> None:
-    whole = np.concatenate([noise(1.0), np.zeros(24_000 * 2 // 25 * 25 - 24_000, np.float32)])[: 1920 * 13]
-    soundfile.write(tmp_path / "part.wav", whole[:24_000], 24_000, subtype="FLOAT")
-    part = Voice.from_audio("part", tmp_path / "part.wav", "x", codec())
-    assert part.codes.shape == (13, 8)
+    # 12.5 frames at the level that is aimed for, so that no gain changes.
+    half = np.sign(noise(1.0)) * np.float32(0.1)
+    soundfile.write(tmp_path / "half.wav", half, 24_000, subtype="FLOAT")
+    voice = Voice.from_audio("half", tmp_path / "half.wav", "x", codec())
+    expected = codec().encode(np.pad(half, (0, 960)))
+    assert voice.codes.shape == (13, 8)
+    assert (voice.codes == expected).float().mean() > 0.9
 
 
 def test_build_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ async def open_socket(url: str, api_key: str | None, timeout_s: float) -> Socket
         raise HandshakeError(_refusal(address, error)) from error
     except (InvalidHandshake, InvalidURI) as error:
         raise HandshakeError(f"{address} did not answer as a WebSocket server: {error}") from error
-    except asyncio.TimeoutError as error:
+    except (asyncio.TimeoutError, TimeoutError) as error:  # two classes before Python 3.11
         raise HandshakeError(f"{address} did not answer within {timeout_s:g} s") from error
     except OSError as error:
         text = f"cannot reach {address}: {error}. Is the server running (`streamer serve`)?"
