@@ -1,4 +1,4 @@
-"""The ``streamer`` command. ``say --url`` and ``bench`` need the base install only; the rest needs the extra ``server``."""
+"""The ``streamer`` command. ``say --url`` and ``bench`` need the base install only, the rest the extra ``server``."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class TurnReport:
-    """How a turn went. ``ttfa_ms`` counts from when the turn could begin: its text was there, the one before it made."""
+    """How a turn went. ``ttfa_ms`` counts from when it could begin: its text was there, the turn before it made."""
 
     turn: str
     index: int
@@ -203,9 +203,7 @@ class Performance:
                 self._dialogue.keep_heard(self._dialogue.n_frames)
         ttfa_ms = None if job.first_audio_at is None else (job.first_audio_at - job.ready_at) * 1000
         audio_ms = job.n_frames * FRAME_MS
-        await self._listener.completed(
-            TurnReport(job.turn, job.index, job.n_packets, audio_ms, ttfa_ms, rtf, reason)
-        )
+        await self._listener.completed(TurnReport(job.turn, job.index, job.n_packets, audio_ms, ttfa_ms, rtf, reason))
 
     async def _generate(self, job: _Job, spoken: Spoken, request: GenerationRequest) -> FinishReason:
         """Run one request through the engine; returns when it is over, whatever way."""

@@ -46,7 +46,12 @@ class Speech:
     """The loaded parts. ``encoders`` are the packetizers in use, one for each open dialogue."""
 
     def __init__(
-        self, config: SpeechConfig, model: DelayModel, tokenizer: Any, codec: AudioCodec, voices: VoiceRegistry
+        self,
+        config: SpeechConfig,
+        model: DelayModel,
+        tokenizer: Any,
+        codec: AudioCodec,
+        voices: VoiceRegistry,
     ) -> None:
         self.config = config
         self.model = model
@@ -88,7 +93,7 @@ class Speech:
         return 12.0 if self.config.model is None else 60.0
 
     def default_voices(self) -> dict[int, Voice]:
-        """A voice for each speaker who is given none: the voices in turn, the embedded ones in an order of their own."""
+        """A voice for each speaker who is given none: all in turn, the embedded ones in an order of their own."""
         rank = {voice_id: place for place, voice_id in enumerate(EMBEDDED_ORDER)}
         known = sorted(self.voices.list(), key=lambda voice: rank.get(voice.id, len(rank)))
         return {speaker: known[(speaker - 1) % len(known)] for speaker in range(1, 6)} if known else {}

@@ -72,15 +72,12 @@ async def speak(url: str, out: Path) -> None:
                         f" {event.audio_ms / 1000:.1f} s spoken at {1 / event.rtf:.1f} x real time"
                     )
             wall_ms = (time.monotonic() - sent) * 1000
-    print(
-        f"first audio {first_audio_ms:.0f} ms after the script was sent; {audio_ms / 1000:.1f} s in {wall_ms / 1000:.1f} s"
-    )
+    print(f"first audio {first_audio_ms:.0f} ms after the script was sent")
+    print(f"{audio_ms / 1000:.1f} s of speech in {wall_ms / 1000:.1f} s")
     print(f"wrote {out}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/demo.opus"))
     asyncio.run(main(parser.parse_args().out))

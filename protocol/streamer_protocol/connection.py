@@ -132,9 +132,7 @@ class ServerConnection:
             if isinstance(message, SessionStart):
                 if len(self._contexts) >= self.limits.max_contexts:
                     text = f"session.start: max_contexts ({self.limits.max_contexts}) are open on this socket"
-                    return self._reject(
-                        make_error(ErrorCode.TOO_MANY_CONTEXTS, text, context=message.context)
-                    )
+                    return self._reject(make_error(ErrorCode.TOO_MANY_CONTEXTS, text, context=message.context))
                 self._contexts[message.context] = context
         if isinstance(message, ScriptAppend) and message.script is None:
             message = replace(message, script=context.free_script_id())

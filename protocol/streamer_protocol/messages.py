@@ -267,15 +267,7 @@ class Error(Message, frozen=True, kw_only=True, tag="error"):
 
 
 ClientMessage: TypeAlias = (
-    SessionStart
-    | TurnCreate
-    | TurnAppend
-    | TurnCommit
-    | ScriptAppend
-    | TurnCancel
-    | Playback
-    | SessionClose
-    | Ping
+    SessionStart | TurnCreate | TurnAppend | TurnCommit | ScriptAppend | TurnCancel | Playback | SessionClose | Ping
 )
 ServerMessage: TypeAlias = (
     SessionReady

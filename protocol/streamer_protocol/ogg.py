@@ -129,9 +129,7 @@ class OggOpusWriter:
     def _page(self, granule: int, flags: int = 0) -> bytes:
         """Close the current page, which may be empty."""
         flags |= _CONTINUED if self._continued else 0
-        header = _PAGE_HEADER.pack(
-            b"OggS", 0, flags, granule, self._serial, self._page_number, 0, len(self._lacing)
-        )
+        header = _PAGE_HEADER.pack(b"OggS", 0, flags, granule, self._serial, self._page_number, 0, len(self._lacing))
         page = bytearray(header + bytes(self._lacing) + b"".join(self._body))
         page[_CRC_OFFSET : _CRC_OFFSET + 4] = _crc_bytes(bytes(page))
         self._page_number += 1

@@ -48,9 +48,7 @@ def load_audio(path_or_bytes: str | Path | bytes, max_seconds: float, min_second
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
         raise AudioFileError("unreadable", f"{name}: not a readable audio file ({error})") from error
     if len(mono) < min_seconds * rate:
-        raise AudioFileError(
-            "too_short", f"{name}: {len(mono) / rate:.2f} s long, at least {min_seconds:g} s needed"
-        )
+        raise AudioFileError("too_short", f"{name}: {len(mono) / rate:.2f} s long, at least {min_seconds:g} s needed")
     if not np.isfinite(mono).all():
         raise AudioFileError("not_finite", f"{name}: holds samples that are not numbers")
     if np.abs(mono).max() < _SILENT_PEAK:

@@ -35,9 +35,7 @@ class Packetizer:
         if format not in _KINDS:
             raise ValueError(f"format is {format!r}, expected {', '.join(get_args(AudioFormat))}")
         if not MIN_RATE <= sample_rate <= MAX_RATE or sample_rate % 50:
-            raise ValueError(
-                f"sample_rate is {sample_rate}, expected a multiple of 50 in {MIN_RATE} to {MAX_RATE}"
-            )
+            raise ValueError(f"sample_rate is {sample_rate}, expected a multiple of 50 in {MIN_RATE} to {MAX_RATE}")
         if frame_ms not in FRAME_MS:
             raise ValueError(f"frame_ms is {frame_ms}, expected {', '.join(map(str, FRAME_MS))}")
         self.kind: int = _KINDS[format]

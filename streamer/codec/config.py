@@ -91,9 +91,7 @@ def read_codec_config(folder: Path) -> CodecConfig:
     frame_samples = _positive(config, "downsample_rate", where)
     context_s = require(config, "causal_transformer_context_duration", float, where)
     if config.get("number_channels", 1) != 1:
-        raise CheckpointError(
-            f"{where}: 'number_channels' is {config['number_channels']!r}, only 1 is supported"
-        )
+        raise CheckpointError(f"{where}: 'number_channels' is {config['number_channels']!r}, only 1 is supported")
     quantizer = _read_quantizer(config, where)
     reader = _StageReader(where, sampling_rate, frame_samples, context_s)
     encoder = reader.read(config, "encoder", channels=1, steps_per_frame=frame_samples)
@@ -116,9 +114,7 @@ def _read_quantizer(config: Mapping[str, Any], where: str) -> QuantizerConfig:
     where = f"{where}: quantizer_kwargs"
     kind = table.get("quantizer_type", config.get("quantizer_type"))
     if kind not in _QUANTIZER_TYPES:
-        raise CheckpointError(
-            f"{where}: 'quantizer_type' is {kind!r}, expected one of {', '.join(_QUANTIZER_TYPES)}"
-        )
+        raise CheckpointError(f"{where}: 'quantizer_type' is {kind!r}, expected one of {', '.join(_QUANTIZER_TYPES)}")
     keys = ("input_dim", "rvq_dim", "output_dim", "num_quantizers", "codebook_size", "codebook_dim")
     return QuantizerConfig(*(_positive(table, key, where) for key in keys))
 
@@ -190,13 +186,9 @@ class _StageReader:
             context_steps=int(self._frame_rate * self._steps_per_frame * self._context_s),
         )
         if stage.input_dim != self._channels:
-            raise CheckpointError(
-                f"{where}: 'input_dimension' is {stage.input_dim}, expected {self._channels}"
-            )
+            raise CheckpointError(f"{where}: 'input_dimension' is {stage.input_dim}, expected {self._channels}")
         if stage.model_dim % (2 * stage.n_heads):
-            raise CheckpointError(
-                f"{where}: 'd_model' {stage.model_dim} is not {stage.n_heads} heads of even width"
-            )
+            raise CheckpointError(f"{where}: 'd_model' {stage.model_dim} is not {stage.n_heads} heads of even width")
         if stage.context_steps < 1:
             raise CheckpointError(f"{where}: a context of {self._context_s} s is less than one step")
         self._channels = stage.output_dim

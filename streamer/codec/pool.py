@@ -31,9 +31,7 @@ class StreamPool:
     together: the state of neighbours is read in place.
     """
 
-    def __init__(
-        self, config: CodecConfig, weights: CodecWeights, quantizer: Quantizer, capacity: int
-    ) -> None:
+    def __init__(self, config: CodecConfig, weights: CodecWeights, quantizer: Quantizer, capacity: int) -> None:
         if capacity < 1:
             raise CodecInputError("codec_pool_capacity", f"capacity is {capacity}, expected at least 1")
         self.capacity = capacity
@@ -42,8 +40,7 @@ class StreamPool:
         self._device = quantizer.device
         self._dtype = weights.dtype
         self._stages = [
-            stage if isinstance(stage, PatchConfig) else _RingStage(stage, capacity)
-            for stage in weights.decoder
+            stage if isinstance(stage, PatchConfig) else _RingStage(stage, capacity) for stage in weights.decoder
         ]
         self._rings = [stage for stage in self._stages if isinstance(stage, _RingStage)]
         self._turns = _FrameRotation(self._rings)
@@ -120,9 +117,7 @@ class StreamPool:
 
     def _check_slots(self, slots: Sequence[int], n_codes: int) -> list[int]:
         if len(slots) != n_codes:
-            raise CodecInputError(
-                "codec_codes_shape", f"{len(slots)} slots were named with codes for {n_codes}"
-            )
+            raise CodecInputError("codec_codes_shape", f"{len(slots)} slots were named with codes for {n_codes}")
         if len(set(slots)) != len(slots):
             raise CodecInputError("codec_slot_repeated", f"a slot is named twice in {list(slots)}")
         return [self._frame_of(slot) for slot in slots]

@@ -39,9 +39,7 @@ class Quantizer:
     def encode_nothing(self) -> torch.Tensor:
         """The codes (1, n_codebooks) that every codebook gives to a residual of zero."""
         nothing = self._weights.decoded.new_zeros(1, self._weights.decoded.shape[1])
-        return torch.stack(
-            [self._nearest(index, nothing) for index in range(len(self._weights.directions))], dim=1
-        )
+        return torch.stack([self._nearest(index, nothing) for index in range(len(self._weights.directions))], dim=1)
 
     def _nearest(self, index: int, residual: torch.Tensor) -> torch.Tensor:
         """(N, rvq_dim) -> (N,): the entry of codebook ``index`` whose direction is nearest."""

@@ -165,9 +165,7 @@ def _fold_stage(stage: StageConfig, tensors: Tensors, dtype: torch.dtype) -> Sta
 
 
 def _fold_quantizer(config: QuantizerConfig, tensors: Tensors) -> QuantizerWeights:
-    codebooks = [
-        tensors[f"quantizer.quantizers.{index}.codebook.weight"] for index in range(config.n_codebooks)
-    ]
+    codebooks = [tensors[f"quantizer.quantizers.{index}.codebook.weight"] for index in range(config.n_codebooks)]
     decoded = []
     for index, codebook in enumerate(codebooks):
         out_proj = _fold_affine(f"quantizer.quantizers.{index}.out_proj", tensors)
@@ -176,8 +174,7 @@ def _fold_quantizer(config: QuantizerConfig, tensors: Tensors) -> QuantizerWeigh
         input_proj=_fold_affine("quantizer.input_proj", tensors),
         output_proj=_fold_affine("quantizer.output_proj", tensors),
         in_projs=tuple(
-            _fold_affine(f"quantizer.quantizers.{index}.in_proj", tensors)
-            for index in range(config.n_codebooks)
+            _fold_affine(f"quantizer.quantizers.{index}.in_proj", tensors) for index in range(config.n_codebooks)
         ),
         directions=F.normalize(torch.stack(codebooks), dim=-1),
         decoded=torch.cat(decoded),

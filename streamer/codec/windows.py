@@ -46,9 +46,7 @@ class WindowedStage:
         for index, layer in enumerate(weights.layers):
             qkv = project_qkv(layer, x, turn, config.n_heads)
             known = torch.cat([self._past[index], qkv[:, :, 1:]], dim=1)
-            query, key, value = (
-                part.transpose(1, 2) for part in (qkv[:, :, 0], known[:, :, 0], known[:, :, 1])
-            )
+            query, key, value = (part.transpose(1, 2) for part in (qkv[:, :, 0], known[:, :, 0], known[:, :, 1]))
             x = finish_layer(layer, x, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
             self._past[index] = known[:, forget:]
         self._position += steps

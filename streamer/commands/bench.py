@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from streamer_client import Audio, ClientError, TurnCompleted, connect
 
 DEFAULT_SCRIPT = (

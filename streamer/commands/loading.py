@@ -21,7 +21,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", help="checkpoint folder or hub id (default: the embedded model)")
     group.add_argument("--codec", help="codec folder or hub id (default: the one that goes with the model)")
     group.add_argument(
-        "--voices", type=Path, action="append", default=[], metavar="DIR", help="folder of voice files; repeatable"
+        "--voices",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of voice files; repeatable",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")

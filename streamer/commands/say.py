@@ -9,15 +9,24 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
-from streamer_client import Audio, AudioFileWriter, ClientError, ScriptAccepted, TurnCompleted, TurnStarted, connect
-from streamer_protocol import Mode
 
 from streamer.commands import CommandError
 from streamer.commands.loading import add_model_options, loaded_speech
+from streamer_client import (
+    Audio,
+    AudioFileWriter,
+    ClientError,
+    ScriptAccepted,
+    TurnCompleted,
+    TurnStarted,
+    connect,
+)
+from streamer_protocol import Mode, Speaker
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue")
 
@@ -58,14 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def parse_voices(pairs: list[str]) -> dict[str, str]:
+def parse_voices(pairs: list[str]) -> dict[Speaker, str]:
     """``["S1=heart"]`` -> ``{"S1": "heart"}``."""
-    voices = {}
+    speakers = {name: name for name in get_args(Speaker)}
+    voices: dict[Speaker, str] = {}
     for pair in pairs:
         speaker, equals, voice = pair.partition("=")
-        if not equals or speaker not in ("S1", "S2", "S3", "S4", "S5") or not voice:
+        if not equals or speaker not in speakers or not voice:
             raise CommandError(f"--voice: {pair!r} is not of the form S1=ID, with S1 to S5", 2)
-        voices[speaker] = voice
+        voices[speakers[speaker]] = voice
     return voices
 
 
@@ -83,11 +93,11 @@ async def _server_url(speech: object, url: str | None) -> AsyncIterator[str]:
         yield server.url
 
 
-async def _speak(url: str, text: str, voices: dict[str, str], arguments: argparse.Namespace) -> None:
+async def _speak(url: str, text: str, voices: dict[Speaker, str], arguments: argparse.Namespace) -> None:
     mode: Mode = arguments.mode
     async with connect(
         url,
-        voices=voices,  # type: ignore[arg-type]
+        voices=voices,
         mode=mode,
         seed=arguments.seed,
         api_key=arguments.api_key,
@@ -142,6 +152,4 @@ class _Display:
             first = "-" if event.ttfa_ms is None else f"{event.ttfa_ms:.0f} ms"
             speed = "-" if not event.rtf else f"{1 / event.rtf:.1f} × real time"
             note = "" if event.reason == "end" else f", {event.reason}"
-            self._console.print(
-                f"   [dim]{event.audio_ms / 1000:.1f} s, first audio after {first}, {speed}{note}[/]"
-            )
+            self._console.print(f"   [dim]{event.audio_ms / 1000:.1f} s, first audio after {first}, {speed}{note}[/]")

@@ -32,9 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
             entry = {name: getattr(voice, name) for name in fields}
             print(json.dumps({**entry, "seconds": round(seconds, 2)}, ensure_ascii=False))
         else:
-            table.add_row(
-                voice.id, f"{seconds:.1f}", voice.language, voice.licence, voice.origin, voice.transcript
-            )
+            table.add_row(voice.id, f"{seconds:.1f}", voice.language, voice.licence, voice.origin, voice.transcript)
     if not arguments.json:
         Console().print(table)
     return 0

@@ -16,7 +16,15 @@ import numpy as np
 
 from streamer.codec import AudioCodec
 from streamer.engine.blocks import BlockManager
-from streamer.engine.events import Finished, FinishReason, FrameReady, GenerationRequest, Queued, Sink, Started
+from streamer.engine.events import (
+    Finished,
+    FinishReason,
+    FrameReady,
+    GenerationRequest,
+    Queued,
+    Sink,
+    Started,
+)
 from streamer.engine.runner import CodecStreamHandle, Generation, Runner
 from streamer.engine.scheduler import Refused, Scheduler
 from streamer.models import BLOCK_ROWS, DelayModel, DelayState, FrameAssembler
@@ -58,16 +66,14 @@ class Engine:
         self.model = model
         self.codec = codec
         blocks = BlockManager(c.kv_rows // BLOCK_ROWS, BLOCK_ROWS)
-        self._scheduler = Scheduler(
+        self._scheduler: Scheduler[Generation] = Scheduler(
             blocks,
             n_slots=c.max_batch,
             max_waiting=c.max_waiting,
             prefill_chunk_rows=c.prefill_chunk_rows,
             max_unsent_frames=c.max_unsent_frames,
         )
-        self._runner = Runner(
-            model, codec, n_blocks=blocks.n_blocks, n_slots=c.max_batch, n_streams=c.max_sessions
-        )
+        self._runner = Runner(model, codec, n_blocks=blocks.n_blocks, n_slots=c.max_batch, n_streams=c.max_sessions)
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
         self._streams: set[CodecStreamHandle] = set()
@@ -155,9 +161,7 @@ class Engine:
 
     def _holdings(self) -> Holdings:
         s = self._scheduler
-        return Holdings(
-            s.n_held_slots, s.blocks.n_held, len(s.waiting), len(self._streams), self._runner.streams.held
-        )
+        return Holdings(s.n_held_slots, s.blocks.n_held, len(s.waiting), len(self._streams), self._runner.streams.held)
 
     def _command(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
@@ -183,9 +187,7 @@ class Engine:
             with self._wake:
                 self._busy = False
                 self._wake.notify_all()
-                self._wake.wait_for(
-                    lambda: self._stopping or self._commands or self._submitted or self._has_work()
-                )
+                self._wake.wait_for(lambda: self._stopping or self._commands or self._submitted or self._has_work())
                 commands = list(self._commands)
                 self._commands.clear()
                 self._submitted = False
@@ -209,10 +211,8 @@ class Engine:
             admitted = self._scheduler.admit()
             waiting = list(self._scheduler.waiting)
         for generation in admitted:
-            assert isinstance(generation, Generation)
             generation.sink(Started(generation.n_prefilled_rows))
         for position, generation in enumerate(waiting, start=1):
-            assert isinstance(generation, Generation)
             if generation.queue_position != position:
                 generation.queue_position = position
                 generation.sink(Queued(position))
@@ -220,10 +220,9 @@ class Engine:
     def _step(self) -> None:
         plan = self._scheduler.plan()
         if plan.prefill is not None:
-            assert isinstance(plan.prefill, Generation)
             self._runner.prefill(plan.prefill, plan.n_prefill_rows)
             self._scheduler.prefilled(plan.prefill, plan.n_prefill_rows)
-        batch = [g for g in plan.decode if isinstance(g, Generation)]
+        batch = plan.decode
         if not batch:
             return
         for g in batch:

@@ -50,9 +50,7 @@ class Runner:
 
     def __init__(self, model: DelayModel, codec: AudioCodec, *, n_blocks: int, n_slots: int, n_streams: int) -> None:
         if codec.config.n_codebooks < model.config.n_vq:
-            raise ValueError(
-                f"the codec has {codec.config.n_codebooks} codebooks, the model needs {model.config.n_vq}"
-            )
+            raise ValueError(f"the codec has {codec.config.n_codebooks} codebooks, the model needs {model.config.n_vq}")
         self.model = model
         self.codec = codec
         self.pool = model.new_pool(n_blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from streamer.engine.blocks import BlockManager, Lease
 
@@ -36,16 +37,19 @@ class ScheduledSequence:
         return self.n_prefilled_rows == self.n_prompt_rows
 
 
+SequenceT = TypeVar("SequenceT", bound=ScheduledSequence)
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Generic[SequenceT]):
     """One engine step: ``n_prefill_rows`` of one sequence, then one row for each of ``decode``."""
 
-    prefill: ScheduledSequence | None
+    prefill: SequenceT | None
     n_prefill_rows: int
-    decode: list[ScheduledSequence]
+    decode: list[SequenceT]
 
 
-class Scheduler:
+class Scheduler(Generic[SequenceT]):
     """First come, first served; a prompt is prefilled in pieces between the rows of the running sequences.
 
     A sequence is admitted when a slot is free and blocks for its prompt and all rows it may decode are: once running,
@@ -69,15 +73,15 @@ class Scheduler:
         self._prefill_chunk_rows = prefill_chunk_rows
         self._max_unsent_frames = max_unsent_frames
         self._free_slots = list(range(n_slots - 1, -1, -1))
-        self.waiting: deque[ScheduledSequence] = deque()
-        self.running: list[ScheduledSequence] = []
+        self.waiting: deque[SequenceT] = deque()
+        self.running: list[SequenceT] = []
 
     @property
     def n_held_slots(self) -> int:
         """Slots that some sequence holds."""
         return self.n_slots - len(self._free_slots)
 
-    def submit(self, sequence: ScheduledSequence) -> None:
+    def submit(self, sequence: SequenceT) -> None:
         """Queue a sequence; raises :class:`Refused` where it could never run or the queue is full."""
         needed = self.blocks.blocks_for(sequence.n_prompt_rows + sequence.max_rows)
         if needed > self.blocks.n_blocks:
@@ -90,7 +94,7 @@ class Scheduler:
             raise Refused("overloaded", f"{len(self.waiting)} turns are waiting already", retry_after_ms=1000)
         self.waiting.append(sequence)
 
-    def admit(self) -> list[ScheduledSequence]:
+    def admit(self) -> list[SequenceT]:
         """Move waiting sequences into free slots, oldest first; returns the newly admitted."""
         admitted = []
         while self.waiting and self._free_slots:
@@ -109,7 +113,7 @@ class Scheduler:
             admitted.append(sequence)
         return admitted
 
-    def plan(self) -> Plan:
+    def plan(self) -> Plan[SequenceT]:
         """The next step's work; empty where every running sequence is paused by its reader."""
         prefill = next((s for s in self.running if not s.prefilled), None)
         n_rows = 0
@@ -121,7 +125,7 @@ class Scheduler:
         decode = [s for s in self.running if s.prefilled and s.unsent_frames < self._max_unsent_frames]
         return Plan(prefill, n_rows, decode)
 
-    def prefilled(self, sequence: ScheduledSequence, n_rows: int) -> None:
+    def prefilled(self, sequence: SequenceT, n_rows: int) -> None:
         """Take note of computed prompt rows and publish the blocks that they complete."""
         first = sequence.n_prefilled_rows // self.blocks.block_rows
         sequence.n_prefilled_rows += n_rows
@@ -129,7 +133,7 @@ class Scheduler:
         for i in range(first, last):
             self.blocks.publish(sequence.lease.blocks[i], sequence.prefix_keys[i])
 
-    def remove(self, sequence: ScheduledSequence) -> list[int]:
+    def remove(self, sequence: SequenceT) -> list[int]:
         """End a waiting or running sequence; its slot and blocks are free again. Returns the blocks nobody holds."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from streamer_kernels import embed_rows
 
 from streamer.checkpoint import load_tensors, resolve_checkpoint
 from streamer.models.config import DelayConfig, SamplingParams
 from streamer.models.delay import DelayState
 from streamer.models.qwen3 import KVPool, Qwen3Decoder
 from streamer.models.row_sampler import RowSampler, SequenceView
+from streamer_kernels import embed_rows
 
 BLOCK_ROWS = 16
 # The prompt goes through the layers in pieces of this many rows: bounded memory, and in the engine bounded delay.
@@ -23,7 +23,11 @@ class DelayModel:
     """A loaded checkpoint. All methods run without gradients and may be called from any one thread at a time."""
 
     def __init__(
-        self, config: DelayConfig, default_sampling: SamplingParams, tensors: dict[str, torch.Tensor], name: str
+        self,
+        config: DelayConfig,
+        default_sampling: SamplingParams,
+        tensors: dict[str, torch.Tensor],
+        name: str,
     ) -> None:
         self.config = config
         self.default_sampling = default_sampling
@@ -45,7 +49,7 @@ class DelayModel:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> DelayModel:
-        """Load a published checkpoint from a local folder or by its hub id; :class:`CheckpointError` says what is wrong."""
+        """Load a published checkpoint from a folder or by its hub id; :class:`CheckpointError` says what is wrong."""
         folder = resolve_checkpoint(path_or_hub_id)
         config = DelayConfig.from_folder(folder)
         sampling = SamplingParams.from_folder(folder)
@@ -72,9 +76,7 @@ class DelayModel:
         return self._decoder.prefill(self._embed(rows), pool, table, start)
 
     @torch.inference_mode()
-    def decode(
-        self, rows: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
+    def decode(self, rows: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Run the newest row of each of B sequences (B, 1+n_vq); returns (B, hidden)."""
         return self._decoder.decode(self._embed(rows), pool, tables, positions)
 
@@ -164,7 +166,11 @@ _LANGUAGE = "language_model."
 
 def expected_tensors(config: DelayConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of every tensor in a published checkpoint of this configuration."""
-    hidden, vocab, codes = config.language.hidden_size, config.language.vocab_size, config.audio_vocab_size + 1
+    hidden, vocab, codes = (
+        config.language.hidden_size,
+        config.language.vocab_size,
+        config.audio_vocab_size + 1,
+    )
     shapes: dict[str, tuple[int, ...]] = {
         f"{_LANGUAGE}embed_tokens.weight": (vocab, hidden),
         "lm_heads.0.weight": (vocab, hidden),

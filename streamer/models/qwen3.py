@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from streamer_kernels import decode_attention, prefill_attention, write_kv
 
 from streamer.models.config import LanguageConfig
+from streamer_kernels import decode_attention, prefill_attention, write_kv
 
 # (in, out) weights make the CPU's matrix product give a row the same bits for any number of rows from two up; with
 # one row it takes another path, so a lone row is doubled. Sequences then decode alike alone and in company.
@@ -87,7 +87,7 @@ class Qwen3Decoder:
         return shapes
 
     def prefill(self, x: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int) -> torch.Tensor:
-        """C rows of one sequence, from row ``start`` on. x: (C, hidden); table: (n,) int64 blocks. Returns (C, hidden)."""
+        """C rows of one sequence, from row ``start`` on: (C, hidden) to (C, hidden). table: (n,) int64 blocks."""
         positions = torch.arange(start, start + x.shape[0], device=x.device)
         pool_rows = table[positions // pool.block_rows] * pool.block_rows + positions % pool.block_rows
         used = table[: (start + x.shape[0] - 1) // pool.block_rows + 1]
@@ -97,9 +97,7 @@ class Qwen3Decoder:
 
         return self._run(x, positions, pool, pool_rows, attention)
 
-    def decode(
-        self, x: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
+    def decode(self, x: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """One row for each of B sequences. x: (B, hidden); tables: (B, n) int64; positions: (B,) int64 row numbers."""
         if x.shape[0] < _LEAST_ROWS:
             doubled = self.decode(x.repeat(2, 1), pool, tables.repeat(2, 1), positions.repeat(2))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from streamer_kernels import sample_rows
 
 from streamer.models.config import SamplingParams
 from streamer.models.delay import DelayState
+from streamer_kernels import sample_rows
 
 if TYPE_CHECKING:
     from streamer.models.delay_model import DelayModel
@@ -75,7 +75,11 @@ class RowSampler:
         return torch.cat((text_ids[:, None], codes), dim=1)
 
     def _sample_text(
-        self, hidden: torch.Tensor, sequences: Sequence[SequenceView], slots: torch.Tensor, steps: torch.Tensor
+        self,
+        hidden: torch.Tensor,
+        sequences: Sequence[SequenceView],
+        slots: torch.Tensor,
+        steps: torch.Tensor,
     ) -> torch.Tensor:
         forced = [s.state.forced_text_id for s in sequences]
         ids = torch.tensor([-1 if f is None else f for f in forced], device=hidden.device)
@@ -110,7 +114,11 @@ class RowSampler:
         )
 
     def _sample_audio(
-        self, hidden: torch.Tensor, sequences: Sequence[SequenceView], slots: torch.Tensor, steps: torch.Tensor
+        self,
+        hidden: torch.Tensor,
+        sequences: Sequence[SequenceView],
+        slots: torch.Tensor,
+        steps: torch.Tensor,
     ) -> torch.Tensor:
         c = self._model.config
         batch, pad = len(sequences), c.audio_pad_code

@@ -19,6 +19,6 @@ def load_tokenizer(path_or_hub_id: str | Path) -> PreTrainedTokenizerFast:
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder / 'tokenizer.json'}: no such file")
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder)  # type: ignore[no-any-return]
+        return PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
         raise CheckpointError(f"{folder}: the tokenizer can't be read ({error})") from error

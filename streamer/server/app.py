@@ -94,7 +94,7 @@ class DialogueServer:
             return _problem(426, "not_supported", "this is a WebSocket endpoint", {hdrs.UPGRADE: "websocket"})
         await ws.prepare(request)
         if request.transport is not None:
-            request.transport.set_write_buffer_limits(high=self.config.send_buffer_bytes)  # type: ignore[attr-defined]
+            request.transport.set_write_buffer_limits(high=self.config.send_buffer_bytes)
         await DialogueSocket(self.state, self.config, ws).serve()
         return ws
 
@@ -112,9 +112,7 @@ class DialogueServer:
         return web.json_response({"status": "ready", "model": self.state.speech.model.name})
 
 
-async def serve(
-    speech: Speech, config: ServerConfig, on_listening: Callable[[str], None] = lambda url: None
-) -> None:
+async def serve(speech: Speech, config: ServerConfig, on_listening: Callable[[str], None] = lambda url: None) -> None:
     """Serve until SIGINT or SIGTERM, then stop gracefully. ``on_listening`` is told the address."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

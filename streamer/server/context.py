@@ -7,6 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 
 import msgspec
+
+from streamer.audio import Packetizer
+from streamer.dialogue import Dialogue, DialogueSettings
+from streamer.engine import Refused
+from streamer.models import SamplingParams
+from streamer.performance import Packet, Performance, TurnReport
+from streamer.speech import Speech
+from streamer.text import ScriptError, Turn, normalize_text, parse_script
+from streamer.voices import UnknownVoice, Voice
 from streamer_protocol import (
     KIND_OF_FORMAT,
     AudioFrame,
@@ -28,16 +37,8 @@ from streamer_protocol import (
     make_error,
 )
 
-from streamer.audio import Packetizer
-from streamer.dialogue import Dialogue, DialogueSettings
-from streamer.engine import Refused
-from streamer.models import SamplingParams
-from streamer.performance import Packet, Performance, TurnReport
-from streamer.speech import Speech
-from streamer.text import ScriptError, Turn, normalize_text, parse_script
-from streamer.voices import UnknownVoice, Voice
-
 Send = Callable[[ServerMessage | AudioFrame], Awaitable[None]]
+_CODES = {code.value: code for code in ErrorCode}
 
 
 class Rejection(Exception):
@@ -73,8 +74,9 @@ class DialogueContext:
             packetizer = Packetizer(a.format, a.sample_rate, a.frame_ms, a.bitrate)
             self.performance = Performance(speech, dialogue, packetizer, self)
         except Refused as refusal:
-            code = ErrorCode(refusal.code)
-            error = make_error(code, refusal.message, context=self._name, retry_after_ms=refusal.retry_after_ms)
+            error = make_error(
+                _CODES[refusal.code], refusal.message, context=self._name, retry_after_ms=refusal.retry_after_ms
+            )
             raise Rejection(msgspec.structs.replace(error, fatal=False)) from refusal
         self.ready = SessionReady(
             context=self._name,
@@ -96,9 +98,7 @@ class DialogueContext:
             raise self._rejection(error, "turn.create", message.turn) from error
         if len(turns) != 1 or turns[0] != Turn(1, turns[0].text) or text.lstrip().startswith("[S"):
             error_text = "turn.create: `text` holds a speaker tag; script.append takes scripts"
-            raise Rejection(
-                make_error(ErrorCode.INVALID_SCRIPT, error_text, context=self._name, turn=message.turn)
-            )
+            raise Rejection(make_error(ErrorCode.INVALID_SCRIPT, error_text, context=self._name, turn=message.turn))
         self.performance.add(message.turn, [Turn(int(message.speaker[1:]), turns[0].text)])
 
     async def append_script(self, message: ScriptAppend) -> None:
@@ -111,9 +111,7 @@ class DialogueContext:
         jobs = [turns] if self._mode == "script" else [[turn] for turn in turns]
         if len(jobs) > self._limits.max_queued_turns:
             text = f"script.append: `text` has {len(jobs)} turns, max_queued_turns is {self._limits.max_queued_turns}"
-            raise Rejection(
-                make_error(ErrorCode.QUEUE_FULL, text, context=self._name, turn=message.script)
-            )
+            raise Rejection(make_error(ErrorCode.QUEUE_FULL, text, context=self._name, turn=message.script))
         named = [(f"{message.script}.{n}", job) for n, job in enumerate(jobs, start=1)]
         accepted = tuple(
             ScriptTurn(turn=name, speaker=f"S{job[0].speaker}", text=" ".join(t.text for t in job))  # type: ignore[arg-type]
@@ -156,9 +154,7 @@ class DialogueContext:
         await self._send(TurnCompleted(context=self._name, **values))
 
     async def failed(self, turn: str, code: str, message: str, retry_after_ms: int | None) -> None:
-        error = Error(
-            context=self._name, code=code, message=message, turn=turn, retry_after_ms=retry_after_ms
-        )
+        error = Error(context=self._name, code=code, message=message, turn=turn, retry_after_ms=retry_after_ms)
         await self._send(error)
 
     async def idle(self) -> None:
@@ -166,7 +162,7 @@ class DialogueContext:
 
     def _rejection(self, error: ScriptError, where: str, turn: str) -> Rejection:
         text = f"{where}: `{error.field}`: {error.message}"
-        return Rejection(make_error(ErrorCode(error.code), text, context=self._name, turn=turn))
+        return Rejection(make_error(_CODES[error.code], text, context=self._name, turn=turn))
 
 
 def _refuse_unserved(start: SessionStart) -> None:

@@ -7,6 +7,11 @@ import logging
 
 from aiohttp import WSMsgType, web
 from msgspec.structs import replace
+
+from streamer.performance import ListenerGone
+from streamer.server.config import ServerConfig
+from streamer.server.context import DialogueContext, Rejection
+from streamer.server.state import ServerState
 from streamer_protocol import (
     AudioFrame,
     Error,
@@ -28,11 +33,6 @@ from streamer_protocol import (
     message_type,
 )
 
-from streamer.performance import ListenerGone
-from streamer.server.config import ServerConfig
-from streamer.server.context import DialogueContext, Rejection
-from streamer.server.state import ServerState
-
 _log = logging.getLogger(__name__)
 _GOING_AWAY = 1001
 
@@ -49,7 +49,7 @@ class DialogueSocket:
 
     async def serve(self) -> None:
         """Read until the peer or the protocol closes the socket."""
-        self._state.sockets.add(self)
+        self._state.add(self)
         try:
             # The iteration also answers pings, so it must go on while contexts speak.
             async for frame in self._ws:
@@ -68,7 +68,7 @@ class DialogueSocket:
         finally:
             await asyncio.gather(*(context.performance.close() for context in self.contexts.values()))
             self.contexts.clear()
-            self._state.sockets.discard(self)
+            self._state.discard(self)
 
     async def finish(self, reason: str) -> None:
         """Tell every context that it is closed, then close the socket: the server is going away."""
@@ -119,9 +119,7 @@ class DialogueSocket:
 
     def _refuse_while_draining(self, event: SessionStart | TurnCreate | ScriptAppend, turn: str | None) -> None:
         if self._state.draining:
-            error = make_error(
-                ErrorCode.SHUTTING_DOWN, "the server is stopping", context=event.context, turn=turn
-            )
+            error = make_error(ErrorCode.SHUTTING_DOWN, "the server is stopping", context=event.context, turn=turn)
             # Other turns of this socket may still be running: it is closed when they are done.
             raise Rejection(replace(error, fatal=False))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,7 +20,19 @@ class ServerState:
     speech: Speech
     draining: bool = False
     sockets: set[DialogueSocket] = field(default_factory=set)
+    no_sockets: asyncio.Event = field(default_factory=asyncio.Event)
     _handles: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def add(self, socket: DialogueSocket) -> None:
+        """Take note of an accepted socket."""
+        self.sockets.add(socket)
+        self.no_sockets.clear()
+
+    def discard(self, socket: DialogueSocket) -> None:
+        """Forget a socket of which nothing is left."""
+        self.sockets.discard(socket)
+        if not self.sockets:
+            self.no_sockets.set()
 
     def next_handle(self) -> int:
         """A number for a new context's audio headers, unique in this process until 32 bits have gone round."""

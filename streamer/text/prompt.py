@@ -100,9 +100,7 @@ def build_prompt(
     return torch.cat(rows)
 
 
-def _check_references(
-    references: Sequence[Codes | None] | None, config: PromptConfig
-) -> list[torch.Tensor | None]:
+def _check_references(references: Sequence[Codes | None] | None, config: PromptConfig) -> list[torch.Tensor | None]:
     if references is None:
         return []
     if len(references) > MAX_SPEAKERS:
@@ -118,9 +116,7 @@ def _joined_audio(prompt_audio: Codes | Sequence[Codes], config: PromptConfig) -
         return _checked_codes(prompt_audio, config, "prompt_audio")
     if len(prompt_audio) == 0:
         raise ValueError("prompt_audio: the list of blocks is empty; give None where there is no audio")
-    return torch.cat(
-        [_checked_codes(codes, config, f"prompt_audio[{i}]") for i, codes in enumerate(prompt_audio)]
-    )
+    return torch.cat([_checked_codes(codes, config, f"prompt_audio[{i}]") for i, codes in enumerate(prompt_audio)])
 
 
 def _checked_codes(codes: Codes, config: PromptConfig, name: str) -> torch.Tensor:
@@ -162,9 +158,7 @@ def _chat_frame(tokenizer: Any) -> tuple[str, str]:
     return _FRAMES[tokenizer]
 
 
-def _message_rows(
-    tokenizer: Any, config: PromptConfig, parts: list[str | torch.Tensor]
-) -> Iterator[torch.Tensor]:
+def _message_rows(tokenizer: Any, config: PromptConfig, parts: list[str | torch.Tensor]) -> Iterator[torch.Tensor]:
     """Rows of a message; text up to an audio block is tokenised in one go, as BPE merges cross parts."""
     texts: list[str] = []
     for part in parts:

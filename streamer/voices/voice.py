@@ -137,9 +137,7 @@ def _checked_fields(path: Path, raw: Any) -> dict[str, Any]:
     texts = {f.name for f in fields(Voice)} - {"id", "codes"}
     if not isinstance(raw, Mapping) or set(raw) - texts - {"codes"}:
         extra = f" (unknown: {sorted(set(raw) - texts - {'codes'})})" if isinstance(raw, Mapping) else ""
-        raise VoiceError(
-            "bad_voice_file", f"{path}: expected an object with codes, {', '.join(sorted(texts))}{extra}"
-        )
+        raise VoiceError("bad_voice_file", f"{path}: expected an object with codes, {', '.join(sorted(texts))}{extra}")
     for key in ("codes", "transcript", "origin", "licence"):
         if key not in raw:
             raise VoiceError("bad_voice_file", f"{path}: {key!r} is missing")

@@ -117,9 +117,7 @@ def started(turn: str, index: int = 0, first_frame: int = 0) -> TurnStarted:
 
 def audio(frame: int, turn_index: int = 0, last: bool = False, payload: bytes = b"") -> AudioFrame:
     payload = payload or PACKETS[frame % len(PACKETS)]
-    return AudioFrame(
-        handle=7, turn_index=turn_index, frame=frame, kind=AudioKind.OPUS, last=last, payload=payload
-    )
+    return AudioFrame(handle=7, turn_index=turn_index, frame=frame, kind=AudioKind.OPUS, last=last, payload=payload)
 
 
 def completed(turn: str, index: int = 0, reason: Any = "end") -> TurnCompleted:

@@ -27,9 +27,7 @@ def test_an_address_is_completed(typed: str, meant: str) -> None:
     assert dialogue_url(typed) == meant
 
 
-@pytest.mark.parametrize(
-    "typed", ["", "ftp://host", "ws://", "host:port", "host:99999", "ws://:8000", "ws://[::1"]
-)
+@pytest.mark.parametrize("typed", ["", "ftp://host", "ws://", "host:port", "host:99999", "ws://:8000", "ws://[::1"])
 def test_what_is_no_address_says_how_one_looks(typed: str) -> None:
     with pytest.raises(HandshakeError, match=r"ws://127\.0\.0\.1:8000/v1/dialogue"):
         dialogue_url(typed)

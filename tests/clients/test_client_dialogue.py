@@ -82,9 +82,7 @@ async def test_every_argument_reaches_the_server() -> None:
         ),
     ):
         pass
-    start = SessionStart(
-        voices={"S2": "joe"}, audio=pcm, mode="script", language="en", seed=5, sampling=greedy
-    )
+    start = SessionStart(voices={"S2": "joe"}, audio=pcm, mode="script", language="en", seed=5, sampling=greedy)
     assert seen == [(start, "Bearer secret")]
 
 

@@ -134,9 +134,7 @@ def test_a_file_that_was_never_closed_plays(tmp_path: Path, suffix: str) -> None
         ("a.opus", PCM, r"pcm_s16le; write \.wav"),
     ],
 )
-def test_a_file_that_cannot_be_written_says_so(
-    tmp_path: Path, name: str, audio: AudioFormat, match: str
-) -> None:
+def test_a_file_that_cannot_be_written_says_so(tmp_path: Path, name: str, audio: AudioFormat, match: str) -> None:
     with pytest.raises(ClientError, match=match):
         AudioFileWriter(tmp_path / name, audio)
     assert not (tmp_path / name).exists()
@@ -155,10 +153,7 @@ def test_samples_of_uncompressed_audio() -> None:
     assert pcm.dtype == np.float32
     assert pcm.tolist() == [0.0, 0.5, -1.0]
     assert event(AudioKind.MULAW, b"\xff").pcm.tolist() == [0.0]
-    assert (
-        float_to_pcm(np.array([2.0, -2.0, 0.5], np.float32))
-        == np.array([32767, -32768, 16384], "<i2").tobytes()
-    )
+    assert float_to_pcm(np.array([2.0, -2.0, 0.5], np.float32)) == np.array([32767, -32768, 16384], "<i2").tobytes()
 
 
 def test_mulaw_is_g711() -> None:

@@ -59,9 +59,7 @@ def test_both_spellings_of_weight_norm_are_one_codec(
     assert_same_codec(folder, codec, golden_codes[:20])
 
 
-def test_shards_and_the_other_model_type_load_too(
-    folder: Path, codec: AudioCodec, golden_codes: torch.Tensor
-) -> None:
+def test_shards_and_the_other_model_type_load_too(folder: Path, codec: AudioCodec, golden_codes: torch.Tensor) -> None:
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     home = {name: f"model-{1 + name.startswith('encoder')}-of-2.safetensors" for name in tensors}
@@ -72,9 +70,7 @@ def test_shards_and_the_other_model_type_load_too(
     assert_same_codec(folder, codec, golden_codes[:20])
 
 
-def test_a_codec_without_layer_scale_loads(
-    folder: Path, codec: AudioCodec, golden_codes: torch.Tensor
-) -> None:
+def test_a_codec_without_layer_scale_loads(folder: Path, codec: AudioCodec, golden_codes: torch.Tensor) -> None:
     def fold(tensors: Tensors) -> None:
         for name in [name for name in tensors if ".layer_scale_" in name]:
             scale = tensors.pop(name)
@@ -143,9 +139,7 @@ def set_stage(side: str, index: int, **values: object) -> Callable[[dict[str, An
         (set_stage("encoder", 0, patch_size=7), r"encoder_kwargs\[0\]: 'patch_size' 7 does not divide 1920"),
     ],
 )
-def test_a_wrong_config_is_named(
-    folder: Path, change: Callable[[dict[str, Any]], object], message: str
-) -> None:
+def test_a_wrong_config_is_named(folder: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
     rewrite_config(folder, change)
     with pytest.raises(CheckpointError, match=message):
         AudioCodec.from_pretrained(folder)

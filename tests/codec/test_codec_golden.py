@@ -63,10 +63,7 @@ def test_streamed_chunks_equal_the_whole(
 def test_streams_of_one_codec_do_not_meet(codec: AudioCodec, golden_codes: torch.Tensor) -> None:
     other_codes = golden_codes.flip(0)
     first, second = codec.decode_stream(), codec.decode_stream()
-    pairs = [
-        (first.push(a), second.push(b))
-        for a, b in zip(golden_codes.split(3), other_codes.split(3), strict=True)
-    ]
+    pairs = [(first.push(a), second.push(b)) for a, b in zip(golden_codes.split(3), other_codes.split(3), strict=True)]
     assert_close(torch.cat([pair[0] for pair in pairs]), codec.decode(golden_codes))
     assert_close(torch.cat([pair[1] for pair in pairs]), codec.decode(other_codes))
 
@@ -79,14 +76,10 @@ def test_far_into_a_stream_decoding_is_as_exact_as_at_its_start(
     for stage in stream._chain._stages:
         if isinstance(stage, WindowedStage):
             stage._position = hours * 45_000 * stage._weights.config.steps_per_frame
-    assert_close(
-        torch.cat([stream.push(chunk) for chunk in golden_codes.split(7)]), golden["audio"], atol=1e-5
-    )
+    assert_close(torch.cat([stream.push(chunk) for chunk in golden_codes.split(7)]), golden["audio"], atol=1e-5)
 
 
-def test_a_started_frame_counts_only_when_it_is_padded(
-    codec: AudioCodec, golden: dict[str, np.ndarray]
-) -> None:
+def test_a_started_frame_counts_only_when_it_is_padded(codec: AudioCodec, golden: dict[str, np.ndarray]) -> None:
     whole = golden["wav"][: 10 * FRAME_SAMPLES]
     started = np.concatenate([whole, golden["wav"][-500:]])
     padded = np.concatenate([started, np.zeros(FRAME_SAMPLES - 500, np.float32)])
@@ -97,9 +90,7 @@ def test_a_started_frame_counts_only_when_it_is_padded(
     assert len(codec.encode(golden["wav"][:1])) == 1
 
 
-def test_torch_and_read_only_or_double_numpy_are_welcome(
-    codec: AudioCodec, golden: dict[str, np.ndarray]
-) -> None:
+def test_torch_and_read_only_or_double_numpy_are_welcome(codec: AudioCodec, golden: dict[str, np.ndarray]) -> None:
     wav = golden["wav"][: 4 * FRAME_SAMPLES].copy()
     expected = codec.encode(torch.from_numpy(wav))
     wav.flags.writeable = False
@@ -146,9 +137,7 @@ def test_decode_names_what_is_wrong(codec: AudioCodec, codes: torch.Tensor, code
     assert caught.value.code == code
 
 
-def test_a_refused_chunk_leaves_the_stream_where_it_was(
-    codec: AudioCodec, golden_codes: torch.Tensor
-) -> None:
+def test_a_refused_chunk_leaves_the_stream_where_it_was(codec: AudioCodec, golden_codes: torch.Tensor) -> None:
     stream = codec.decode_stream()
     first = stream.push(golden_codes[:5])
     with pytest.raises(CodecInputError):

@@ -34,9 +34,7 @@ class LargestTensor(TorchDispatchMode):
 
 def random_codes(codec: AudioCodec, n_frames: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
-    return torch.randint(
-        codec.config.codebook_size, (n_frames, codec.config.n_codebooks), generator=generator
-    )
+    return torch.randint(codec.config.codebook_size, (n_frames, codec.config.n_codebooks), generator=generator)
 
 
 def test_long_decode_equals_the_naive_twin(codec: AudioCodec) -> None:

@@ -50,11 +50,7 @@ def test_streams_joining_and_leaving_at_random_equal_themselves_alone(
             running[waiting.pop(0)] = pool.open()
         # Some streams sit a step out, as a session does that is far enough ahead.
         batch = rng.sample(sorted(running), rng.randint(0, len(running)))
-        codes = (
-            torch.stack([scripts[i][position[i]] for i in batch])
-            if batch
-            else torch.zeros(0, 8, dtype=torch.int64)
-        )
+        codes = torch.stack([scripts[i][position[i]] for i in batch]) if batch else torch.zeros(0, 8, dtype=torch.int64)
         samples = pool.push([running[i] for i in batch], codes)
         assert samples.shape == (len(batch), 1920)
         for index, chunk in zip(batch, samples, strict=True):

@@ -79,7 +79,9 @@ class Reader:
         return np.concatenate([frame.audio for frame in self.frames])
 
 
-def request(mode: str = "continuation", sampling: SamplingParams = GREEDY, seed: int = 1, max_rows: int = 90) -> GenerationRequest:
+def request(
+    mode: str = "continuation", sampling: SamplingParams = GREEDY, seed: int = 1, max_rows: int = 90
+) -> GenerationRequest:
     return GenerationRequest(load_golden("delay-nvq4").arrays[f"prompt/{mode}"], sampling, seed, max_rows)
 
 

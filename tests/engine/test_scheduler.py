@@ -8,7 +8,7 @@ from streamer.engine.blocks import BlockManager
 from streamer.engine.scheduler import Refused, ScheduledSequence, Scheduler
 
 
-def scheduler(n_blocks: int = 100, n_slots: int = 2, max_waiting: int = 3) -> Scheduler:
+def scheduler(n_blocks: int = 100, n_slots: int = 2, max_waiting: int = 3) -> Scheduler[ScheduledSequence]:
     return Scheduler(
         BlockManager(n_blocks, 16),
         n_slots=n_slots,
@@ -23,7 +23,7 @@ def sequence(prompt: int = 40, new: int = 20) -> ScheduledSequence:
     return ScheduledSequence(n_prompt_rows=prompt, max_rows=new, prefix_keys=keys)
 
 
-def prefill(s: Scheduler) -> list[int]:
+def prefill(s: Scheduler[ScheduledSequence]) -> list[int]:
     """Run plans until nothing is left to prefill; the piece sizes."""
     pieces = []
     while (plan := s.plan()).prefill is not None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from streamer_kernels import decode_attention, embed_rows, prefill_attention, write_kv
 
 BLOCK = 16
 
 
-def make_pool(n_kv_heads: int, head_dim: int, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+def make_pool(
+    n_kv_heads: int, head_dim: int, lengths: list[int]
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Random keys and values of several sequences in scattered blocks."""
     n_blocks = [-(-length // BLOCK) for length in lengths]
     order = torch.randperm(sum(n_blocks) + 3)
@@ -64,9 +67,7 @@ def test_a_sequence_gets_the_same_bits_alone_and_in_company() -> None:
         q, k, v, padded, torch.arange(padded.shape[1] * BLOCK)[None] >= torch.tensor(lengths)[:, None]
     )
     for i, (table, length) in enumerate(zip(tables, lengths, strict=True)):
-        alone = decode_attention(
-            q[i : i + 1], k, v, table[None], torch.arange(len(table) * BLOCK)[None] >= length
-        )
+        alone = decode_attention(q[i : i + 1], k, v, table[None], torch.arange(len(table) * BLOCK)[None] >= length)
         assert torch.equal(alone[0], together[i])
 
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from support import load_golden
+
 from streamer_kernels import candidate_distribution, sample_rows
 from streamer_kernels.philox import philox_uint32, philox_uniform
 
 CASES = load_golden("sampling").info
 
 
-def settings(n: int, temperature: float, top_k: int, top_p: float, penalty: float) -> list[torch.Tensor]:
-    return [
+Filters = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def settings(n: int, temperature: float, top_k: int, top_p: float, penalty: float) -> Filters:
+    return (
         torch.full((n,), temperature),
         torch.full((n,), top_k, dtype=torch.int64),
         torch.full((n,), top_p),
         torch.full((n,), penalty),
-    ]
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c["case"] for c in CASES])
-def test_kept_tokens_and_probabilities_are_the_published_ones(case: dict[str, float]) -> None:
+def test_kept_tokens_and_probabilities_are_the_published_ones(case: dict[str, Any]) -> None:
     arrays = load_golden("sampling").arrays
     logits = arrays[f"{case['case']}/logits"].float()
     n, vocab = logits.shape
@@ -49,8 +55,8 @@ def test_ties_with_the_last_place_are_all_kept() -> None:
 
 def draw(logits: torch.Tensor, temperature: float, seeds: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     n = len(logits)
-    keys = (seeds, rows, torch.ones(n, dtype=torch.int64))
-    return sample_rows(logits, *settings(n, temperature, 5, 0.95, 1.0), None, *keys)
+    heads = torch.ones(n, dtype=torch.int64)
+    return sample_rows(logits, *settings(n, temperature, 5, 0.95, 1.0), None, seeds, rows, heads)
 
 
 def test_draws_follow_the_distribution() -> None:

@@ -56,7 +56,7 @@ def test_a_requested_tail_ends_the_block_with_its_last_frame() -> None:
         assert state.forced_text_id is not None
         tail.append(state.active_codebooks)
         state.advance(state.forced_text_id)
-    assert tail == [range(0, 4), range(1, 4), range(2, 4), range(3, 4)]
+    assert tail == [range(4), range(1, 4), range(2, 4), range(3, 4)]
     assert state.forced_text_id == config.audio_end_token_id
 
 

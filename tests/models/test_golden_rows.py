@@ -20,9 +20,7 @@ CASES = [
 def test_greedy_rows_equal_the_published_ones(checkpoint: str, mode: str, penalty: float) -> None:
     arrays = load_golden(checkpoint).arrays
     expected = arrays[f"greedy/{mode}/penalty_{penalty}"]
-    sampling = streamer.SamplingParams(
-        audio_temperature=0, text_temperature=0, audio_repetition_penalty=penalty
-    )
+    sampling = streamer.SamplingParams(audio_temperature=0, text_temperature=0, audio_repetition_penalty=penalty)
     rows = load_model(checkpoint).generate(arrays[f"prompt/{mode}"], sampling, max_rows=len(expected))
     assert torch.equal(rows, expected)
 

@@ -58,9 +58,7 @@ def create(server: ServerConnection, turn: str, **fields: Any) -> ServerEvent:
     return give(server, "turn.create", turn=turn, speaker="S1", text="Hello.", **fields)
 
 
-def audio(
-    frame: int, *, turn_index: int = 0, handle: int = 1, kind: AudioKind = AudioKind.OPUS
-) -> AudioFrame:
+def audio(frame: int, *, turn_index: int = 0, handle: int = 1, kind: AudioKind = AudioKind.OPUS) -> AudioFrame:
     return AudioFrame(handle=handle, turn_index=turn_index, frame=frame, kind=kind, payload=b"\x08")
 
 

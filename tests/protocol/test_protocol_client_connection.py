@@ -83,9 +83,7 @@ def test_both_ends_understand_each_other() -> None:
     assert client.receive_binary(server.send(frame)) == [frame]
     assert client.context_of(frame) == "main"
     assert server.receive_text(client.send(SessionClose())) == [SessionClose()]
-    assert client.receive_text(server.send(SessionClosed(reason="client"))) == [
-        SessionClosed(reason="client")
-    ]
+    assert client.receive_text(server.send(SessionClosed(reason="client"))) == [SessionClosed(reason="client")]
     assert client.context_of(frame) is None
     assert server.receive_text(client.send(SessionStart())) == [SessionStart()]
 
@@ -129,9 +127,7 @@ def test_unreadable_audio_is_noticed() -> None:
 
 def test_messages_out_of_place_are_noticed() -> None:
     assert "absent" in str(give(ClientConnection(), SessionIdle()))
-    assert "`zz` is not known" in str(
-        give(opened(), TurnStarted(turn="zz", index=0, speaker="S1", first_frame=0))
-    )
+    assert "`zz` is not known" in str(give(opened(), TurnStarted(turn="zz", index=0, speaker="S1", first_frame=0)))
     client = opened()
     client.send(SessionStart(context="b"))
     assert "handle 1 is taken" in str(give(client, ready("b")))

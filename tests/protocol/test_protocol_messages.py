@@ -251,6 +251,4 @@ def test_error_codes_are_stable() -> None:
 
 def test_make_error_takes_fatal_from_the_code() -> None:
     error = make_error(ErrorCode.SHUTTING_DOWN, "bye", context="b", turn="t", retry_after_ms=9)
-    assert error == Error(
-        context="b", code="shutting_down", message="bye", turn="t", fatal=True, retry_after_ms=9
-    )
+    assert error == Error(context="b", code="shutting_down", message="bye", turn="t", fatal=True, retry_after_ms=9)

@@ -41,9 +41,7 @@ def bitwise_crc(data: bytes) -> int:
 def pages_of(data: bytes) -> list[Page]:
     pages = []
     while data:
-        magic, version, flags, granule, _serial, number, crc, segments = struct.unpack_from(
-            "<4sBBqIIIB", data
-        )
+        magic, version, flags, granule, _serial, number, crc, segments = struct.unpack_from("<4sBBqIIIB", data)
         assert (magic, version) == (b"OggS", 0)
         lacing = data[27 : 27 + segments]
         length = 27 + segments + sum(lacing)

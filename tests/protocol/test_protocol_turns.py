@@ -127,9 +127,7 @@ def test_a_script_gets_an_id_and_its_turns_can_be_spoken() -> None:
     server.send(accepted("script-1", 2))
     server.send(started("script-1.1"))
     server.send(completed("script-1.1"))
-    assert give(server, "script.append", text="x", script="script-2") == ScriptAppend(
-        script="script-2", text="x"
-    )
+    assert give(server, "script.append", text="x", script="script-2") == ScriptAppend(script="script-2", text="x")
     third = give(server, "script.append", text="x")
     assert isinstance(third, ScriptAppend)
     assert third.script == "script-3"

@@ -35,10 +35,25 @@ AFTER_START: list[tuple[str, str | bytes, str, str]] = [
     ("no letters", message("turn.create", **{**TURN, "text": "?! 😀 …"}), "no_speech", "text"),
     ("no letters in a script", message("script.append", text="[S1] … [S2] !"), "no_speech", "text"),
     ("six speakers", message("script.append", text="[S1] Hi. [S6] Hello."), "too_many_speakers", "[S6]"),
-    ("a tag inside a turn", message("turn.create", **{**TURN, "text": "Hi. [S2] Ho."}), "invalid_script", "text"),
-    ("turn too long", message("turn.create", **{**TURN, "text": "a" * 301}), "text_too_long", "max_text_chars"),
+    (
+        "a tag inside a turn",
+        message("turn.create", **{**TURN, "text": "Hi. [S2] Ho."}),
+        "invalid_script",
+        "text",
+    ),
+    (
+        "turn too long",
+        message("turn.create", **{**TURN, "text": "a" * 301}),
+        "text_too_long",
+        "max_text_chars",
+    ),
     ("script too long", message("script.append", text="a" * 301), "text_too_long", "max_text_chars"),
-    ("too many turns", message("script.append", text="[S1]a[S2]b[S1]a[S2]b[S1]a"), "queue_full", "max_queued_turns"),
+    (
+        "too many turns",
+        message("script.append", text="[S1]a[S2]b[S1]a[S2]b[S1]a"),
+        "queue_full",
+        "max_queued_turns",
+    ),
     ("unknown turn", message("turn.cancel", turn="nobody"), "unknown_turn", "nobody"),
     ("other context", message("turn.create", context="other", **TURN), "session_not_started", "other"),
     ("append", message("turn.append", turn="x", speaker="S1", text="a"), "not_supported", "turn.append"),
@@ -51,7 +66,12 @@ AT_START: list[tuple[str, dict[str, Any], str, str]] = [
     ("sample rate", {"audio": {"format": "mulaw", "sample_rate": 16000}}, "invalid_message", "sample_rate"),
     ("frame length", {"audio": {"frame_ms": 10}}, "invalid_message", "frame_ms"),
     ("sampling", {"sampling": {"audio_top_p": 2}}, "invalid_message", "audio_top_p"),
-    ("sampling out of the model's range", {"sampling": {"audio_repetition_penalty": 0.01}}, "invalid_message", "sampling"),
+    (
+        "sampling out of the model's range",
+        {"sampling": {"audio_repetition_penalty": 0.01}},
+        "invalid_message",
+        "sampling",
+    ),
     ("seed", {"seed": -1}, "invalid_message", "seed"),
     ("words", {"words": True}, "not_supported", "words"),
     ("resume", {"resume": "token"}, "not_supported", "resume"),
@@ -98,7 +118,10 @@ async def test_nothing_can_be_asked_before_session_start(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("data", "code", "close_code"),
-    [(b'{"type": "ping", "id": "\xff"}', "invalid_utf8", 1007), (b'{"a": "' + b"x" * 5_000_000, "message_too_large", 1009)],
+    [
+        (b'{"type": "ping", "id": "\xff"}', "invalid_utf8", 1007),
+        (b'{"a": "' + b"x" * 5_000_000, "message_too_large", 1009),
+    ],
     ids=["invalid UTF-8", "5 MB"],
 )
 async def test_a_fatal_message_is_answered_before_the_socket_closes(data: bytes, code: str, close_code: int) -> None:

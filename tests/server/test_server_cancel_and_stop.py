@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from serving import AT_REST, WAIT_S, RawClient, raw, recorded, running, started
-from streamer_protocol import AudioFrame, Limits
 from support import load_model
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from streamer.server import DialogueServer
+from streamer_protocol import AudioFrame, Limits
 
 LONG = Limits(max_turn_audio_ms=60_000)
 SENTENCE = "one two three four five six seven eight nine ten eleven twelve"
@@ -64,9 +66,8 @@ def prompt_frames(prompt: torch.Tensor) -> int:
     return int((prompt[:, 0] == config.audio_assistant_gen_slot_token_id).sum())
 
 
-def prompt_text(server: object, prompt: torch.Tensor) -> str:
-    tokenizer = server.state.speech.tokenizer  # type: ignore[attr-defined]
-    text: str = tokenizer.decode(prompt[:, 0])
+def prompt_text(server: DialogueServer, prompt: torch.Tensor) -> str:
+    text: str = server.state.speech.tokenizer.decode(prompt[:, 0])
     return text.partition("- Text:\n")[2].partition("\n</user_inst>")[0]
 
 
@@ -107,8 +108,8 @@ async def test_running_turns_finish_before_the_server_stops() -> None:
         await client.send("turn.create", turn="x", speaker="S1", text=SENTENCE)
         await client.audio(1)
         stopping = asyncio.create_task(server.stop())
-        while not server.state.draining:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert server.state.draining
         async with aiohttp.ClientSession() as http:
             async with http.get(f"http://127.0.0.1:{server.port}/readyz") as answer:
                 assert answer.status == 503
@@ -157,7 +158,8 @@ async def live_once(client: RawClient, dice: random.Random) -> None:
     """One session from start to some end."""
     audio = dice.choice([{"format": "opus"}, {"format": "mulaw"}, {"format": "pcm_s16le", "sample_rate": 16000}])
     await client.send("session.start", audio=audio, seed=dice.randrange(1000))
-    if (await client.receive())["type"] == "error":  # type: ignore[index]
+    answer = await client.receive()
+    if isinstance(answer, dict) and answer["type"] == "error":
         return
     for i in range(dice.randrange(3)):
         await client.send("turn.create", turn=f"t{i}", speaker=f"S{dice.randint(1, 3)}", text="Hello there.")
@@ -197,8 +199,7 @@ async def test_two_hundred_random_lives_leave_nothing_behind() -> None:
 
         await asyncio.gather(*(life(dice.randrange(10**6)) for _ in range(200)))
         # A server whose clients are all gone gives everything back by itself, and still speaks.
-        while server.state.sockets:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(server.state.no_sockets.wait(), WAIT_S)
         engine = server.state.speech.engine
         assert await asyncio.to_thread(engine.wait_idle, WAIT_S)
         assert engine.holdings() == AT_REST

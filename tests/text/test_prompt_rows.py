@@ -104,9 +104,7 @@ def test_prompt_audio_in_blocks_is_one_block() -> None:
     folder = TOKENIZERS["nvq4"]
     codes = arrays["prompt_audio"]
     whole = build_prompt(tokenizer_of(folder), config_of(folder), "[S1]Hi.", prompt_audio=codes)
-    blocks = build_prompt(
-        tokenizer_of(folder), config_of(folder), "[S1]Hi.", prompt_audio=[codes[:5], codes[5:]]
-    )
+    blocks = build_prompt(tokenizer_of(folder), config_of(folder), "[S1]Hi.", prompt_audio=[codes[:5], codes[5:]])
     assert torch.equal(whole, blocks)
 
 

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 
 from streamer.text import normalize_text
 
-CASES = json.loads(
-    (Path(__file__).parents[1] / "data" / "golden" / "normalization.json").read_text(encoding="utf-8")
-)
+CASES = json.loads((Path(__file__).parents[1] / "data" / "golden" / "normalization.json").read_text(encoding="utf-8"))
 
 # What ours makes of each golden text, and why that is neither upstream's answer (None where it is one).
 OURS: list[tuple[str, str | None]] = [
@@ -110,10 +108,7 @@ def test_made_speakable(text: str, expected: str) -> None:
 
 
 # Characters that take part in a rule, so that random texts are full of near misses.
-TRICKY = (
-    " \n\t.,;:!?…—–-=>→，。；：、！？“”\"‘’'「」*_`[]S12ahA哈字あ1٣é"
-    "\u0301\u200c\u200d\ufe0f😀http:/w@ｶﾞﬁＡ\u0628"
-)
+TRICKY = " \n\t.,;:!?…—–-=>→，。；：、！？“”\"‘’'「」*_`[]S12ahA哈字あ1٣é\u0301\u200c\u200d\ufe0f😀http:/w@ｶﾞﬁＡ\u0628"
 TEXTS = st.one_of(
     st.text(alphabet=TRICKY, max_size=40),
     st.text(max_size=40),

@@ -221,10 +221,7 @@ class Dialogue:
         try:
             while True:
                 data = await self._socket.recv()
-                if isinstance(data, str):
-                    events = protocol.receive_text(data)
-                else:
-                    events = protocol.receive_binary(data)
+                events = protocol.receive_text(data) if isinstance(data, str) else protocol.receive_binary(data)
                 for event in events:
                     await self._take(event)
         except ConnectionClosed as error:
@@ -254,6 +251,8 @@ class Dialogue:
         else:
             if isinstance(event, TurnStarted):
                 self._turn_of_index[event.index] = event.turn
+            elif isinstance(event, TurnCompleted):
+                self._turn_of_index.pop(event.index, None)
             await self._queue.put(event, _EVENT_BYTES)
             if isinstance(event, SessionClosed):
                 self._finish(ConnectionLost(f"the session is closed ({event.reason})"), expected=True)

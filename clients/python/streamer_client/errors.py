@@ -28,9 +28,7 @@ class DialogueError(ClientError):
     when trying again makes sense.
     """
 
-    def __init__(
-        self, code: str, message: str, turn: str | None = None, retry_after_ms: int | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, turn: str | None = None, retry_after_ms: int | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

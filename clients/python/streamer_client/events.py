@@ -54,21 +54,11 @@ class Audio:
 
 
 Event: TypeAlias = (
-    Audio
-    | ScriptAccepted
-    | Queued
-    | TurnStarted
-    | TurnCompleted
-    | TurnWords
-    | SessionIdle
-    | SessionClosed
-    | Error
+    Audio | ScriptAccepted | Queued | TurnStarted | TurnCompleted | TurnWords | SessionIdle | SessionClosed | Error
 )
 
 
-def audio_event(
-    frame: AudioFrame, context: str, turn: str, sample_rate: int, decoder: OpusDecoder | None
-) -> Audio:
+def audio_event(frame: AudioFrame, context: str, turn: str, sample_rate: int, decoder: OpusDecoder | None) -> Audio:
     """The event of a frame, its Opus packet decoded if there is a decoder.
 
     Raises ProtocolError for a payload that cannot be what the frame says.

@@ -10,15 +10,25 @@ from typing import Any
 
 import numpy as np
 import websockets
-from streamer_protocol import AudioFrame, Limits
 from support import GOLDEN, load_codec, load_golden, load_model
 from websockets.asyncio.client import ClientConnection as Socket
 
-from streamer.engine import CodecStreamHandle, Engine, EngineConfig, EngineEvent, Finished, Generation, GenerationRequest, Holdings, Sink
+from streamer.engine import (
+    CodecStreamHandle,
+    Engine,
+    EngineConfig,
+    EngineEvent,
+    Finished,
+    Generation,
+    GenerationRequest,
+    Holdings,
+    Sink,
+)
 from streamer.models import load_tokenizer
 from streamer.server import DialogueServer, ServerConfig
 from streamer.speech import Speech, SpeechConfig
 from streamer.voices import Voice, VoiceRegistry
+from streamer_protocol import AudioFrame, Limits
 
 WAIT_S = 20.0
 AT_REST = Holdings(slots=0, blocks=0, waiting=0, streams=0, stream_places=0)
@@ -103,9 +113,9 @@ class RawClient:
         """The next message of this type and with these fields; what comes before it goes to the log."""
         while True:
             message = await self.receive()
-            if isinstance(message, dict) and message["type"] == kind:
-                if all(message.get(name) == value for name, value in fields.items()):
-                    return message
+            wanted = {"type": kind, **fields}
+            if isinstance(message, dict) and wanted.items() <= {k: message.get(k) for k in wanted}.items():
+                return message
 
     async def spoken(self, turn: str) -> dict[str, Any]:
         """The report of a turn that was spoken to its end, be it the model's own or the limit's."""
@@ -162,5 +172,3 @@ def recorded(server: DialogueServer) -> RecordingEngine:
     engine = server.state.speech.engine
     assert isinstance(engine, RecordingEngine)
     return engine
-
-
