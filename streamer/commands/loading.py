@@ -14,6 +14,9 @@ from streamer.commands import CommandError
 if TYPE_CHECKING:
     from streamer.speech import Speech
 
+# References of five speakers, a window of history and one turn fit into less only by luck.
+_LEAST_KV_ROWS = 1024
+
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options shared by the commands that load a model."""
@@ -51,9 +54,9 @@ def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
     from streamer.speech import Speech, SpeechConfig
 
     engine = EngineConfig(
-        max_sessions=_positive(arguments, "max_sessions"),
-        max_batch=_positive(arguments, "max_batch"),
-        kv_rows=_positive(arguments, "kv_rows"),
+        max_sessions=_at_least(arguments, "max_sessions", 1),
+        max_batch=_at_least(arguments, "max_batch", 1),
+        kv_rows=_at_least(arguments, "kv_rows", _LEAST_KV_ROWS),
     )
     config = SpeechConfig(
         model=arguments.model,
@@ -76,8 +79,8 @@ def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
         speech.close()
 
 
-def _positive(arguments: argparse.Namespace, name: str) -> int:
+def _at_least(arguments: argparse.Namespace, name: str, least: int) -> int:
     value = int(getattr(arguments, name))
-    if value < 1:
-        raise CommandError(f"--{name.replace('_', '-')} is {value}, expected at least 1", 2)
+    if value < least:
+        raise CommandError(f"--{name.replace('_', '-')} is {value}, expected at least {least}", 2)
     return value

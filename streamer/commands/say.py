@@ -67,15 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def parse_voices(pairs: list[str]) -> dict[Speaker, str]:
+def parse_voices(pairs: list[str]) -> dict[str, str]:
     """``["S1=heart"]`` -> ``{"S1": "heart"}``."""
-    speakers = {name: name for name in get_args(Speaker)}
-    voices: dict[Speaker, str] = {}
+    voices: dict[str, str] = {}
     for pair in pairs:
         speaker, equals, voice = pair.partition("=")
-        if not equals or speaker not in speakers or not voice:
+        if not equals or speaker not in get_args(Speaker) or not voice:
             raise CommandError(f"--voice: {pair!r} is not of the form S1=ID, with S1 to S5", 2)
-        voices[speakers[speaker]] = voice
+        voices[speaker] = voice
     return voices
 
 
@@ -93,7 +92,7 @@ async def _server_url(speech: object, url: str | None) -> AsyncIterator[str]:
         yield server.url
 
 
-async def _speak(url: str, text: str, voices: dict[Speaker, str], arguments: argparse.Namespace) -> None:
+async def _speak(url: str, text: str, voices: dict[str, str], arguments: argparse.Namespace) -> None:
     mode: Mode = arguments.mode
     async with connect(
         url,
