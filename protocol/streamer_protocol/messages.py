@@ -157,7 +157,7 @@ class ScriptAppend(Message, frozen=True, kw_only=True, tag="script.append"):
 
 
 class TurnCancel(Message, frozen=True, kw_only=True, tag="turn.cancel"):
-    """Stops one turn, or (None) all; `played_ms` is how much of the audio the listener heard."""
+    """Stops one turn, or (None) all; `played_ms` counts all audio of the context that the listener heard."""
 
     turn: Id | None = None
     played_ms: Milliseconds | None = None

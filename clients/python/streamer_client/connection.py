@@ -153,7 +153,7 @@ class Dialogue:
         return turn
 
     async def cancel(self, turn: str | None = None, played_ms: int | None = None) -> None:
-        """Stop one turn, or all; `played_ms` is how much of the audio the listener heard.
+        """Stop one turn, or all; `played_ms` counts all audio of the dialogue that the listener heard.
 
         Every cancelled turn still gets its `turn.completed`, with reason "cancelled".
         """

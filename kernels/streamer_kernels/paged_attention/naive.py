@@ -35,7 +35,7 @@ def decode_attention(
     k, v = _gather(k_pool, tables), _gather(v_pool, tables)  # (Hkv, B, T, D)
     grouped = q.view(batch, n_kv_heads, n_heads // n_kv_heads, head_dim).transpose(0, 1)
     scores = torch.matmul(grouped, k.transpose(-1, -2)) * head_dim**-0.5  # (Hkv, B, G, T)
-    weights = scores.masked_fill_(unseen[None, :, None, :], -torch.inf).softmax(-1)
+    weights = _softmax(scores.masked_fill_(unseen[None, :, None, :], -torch.inf))
     return _weighted_sum(weights, v).transpose(0, 1).reshape(batch, n_heads, head_dim)
 
 
@@ -54,7 +54,7 @@ def prefill_attention(
     scores = torch.matmul(grouped, k.transpose(-1, -2)) * head_dim**-0.5  # (Hkv, C*G, T)
     last_seen = torch.arange(start, start + count, device=q.device).repeat_interleave(group)
     unseen = torch.arange(k.shape[1], device=q.device)[None] > last_seen[:, None]
-    weights = scores.masked_fill_(unseen, -torch.inf).softmax(-1)
+    weights = _softmax(scores.masked_fill_(unseen, -torch.inf))
     out = _weighted_sum(weights, v).view(n_kv_heads, count, group, head_dim)
     return out.transpose(0, 1).reshape(count, n_heads, head_dim)
 
@@ -64,6 +64,11 @@ def _gather(pool: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     n_kv_heads, _, block_rows, head_dim = pool.shape
     batch, n = tables.shape
     return pool.index_select(1, tables.reshape(-1)).view(n_kv_heads, batch, n * block_rows, head_dim)
+
+
+def _softmax(scores: torch.Tensor) -> torch.Tensor:
+    # Over thousands of rows, half precision would lose the small weights.
+    return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
 
 def _weighted_sum(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
