@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,4 +108,4 @@ def test_a_missing_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 
 def test_importing_the_package_needs_no_library() -> None:
     code = "import sys, streamer.audio; sys.exit('opuslib_next' in sys.modules)"
-    assert subprocess.run(["python", "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

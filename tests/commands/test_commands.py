@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from streamer_client import Audio, TurnCompleted, TurnStarted, connect
 from support import GOLDEN, decode_with_ffmpeg
 
 from streamer.commands.bench import Stream, longest_underrun_ms, summary
+from streamer_client import Audio, TurnCompleted, TurnStarted, connect
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
