@@ -208,7 +208,7 @@ class Performance:
     async def _generate(self, job: _Job, spoken: Spoken, request: GenerationRequest) -> FinishReason:
         """Run one request through the engine; returns when it is over, whatever way."""
         engine = self._speech.engine
-        generation = engine.submit(request, self._stream, self._sink(job))
+        generation = await self._work(lambda: engine.submit(request, self._stream, self._sink(job)))
         job.generation = generation
         finished = False
         try:
