@@ -138,7 +138,8 @@ class Performance:
                 job.cancelled = True
                 if job.generation is not None:
                     self._speech.engine.cancel(job.generation)
-        if played_ms is not None:
+        # While another turn is being spoken, nobody knows yet how much of it will be heard.
+        if played_ms is not None and all(job.cancelled for job in current):
             self._dialogue.keep_heard(played_ms // FRAME_MS)
 
     async def wait_idle(self) -> None:
@@ -201,6 +202,7 @@ class Performance:
                 spoken.complete = True
             else:
                 self._dialogue.keep_heard(self._dialogue.n_frames)
+                self._packetizer.discard()
         ttfa_ms = None if job.first_audio_at is None else (job.first_audio_at - job.ready_at) * 1000
         audio_ms = job.n_frames * FRAME_MS
         await self._listener.completed(TurnReport(job.turn, job.index, job.n_packets, audio_ms, ttfa_ms, rtf, reason))

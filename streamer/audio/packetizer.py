@@ -73,6 +73,13 @@ class Packetizer:
             payloads += self._frames(np.zeros(missing, np.float32))
         return payloads
 
+    def discard(self) -> None:
+        """Drop what has not become a packet: the turn was broken off, and the next one is not to begin with its end."""
+        self._check_open()
+        self._pending = np.empty(0, np.float32)
+        if self._resampler is not None:
+            self._resampler.clear()
+
     def close(self) -> None:
         """Free the encoder; closing twice does no harm."""
         self._closed = True

@@ -170,13 +170,18 @@ class Engine:
     # What follows runs on the engine's thread.
 
     def _run(self) -> None:
-        while self._wait_for_work():
+        stopped = False
+        while not stopped:
             try:
-                self._step()
+                stopped = not self._wait_for_work()
+                if not stopped:
+                    self._step()
+                    self.failure = None
             except Exception as error:
                 _log.exception("engine step failed")
                 self.failure = f"{type(error).__name__}: {error}"
-                for generation in list(self._scheduler.running):
+                # Waiting ones too: were they the cause, the engine would fail on them for ever.
+                for generation in list(self._live):
                     self._finish(generation, "error", "the engine failed while this turn was generated")
         for generation in list(self._live):
             self._finish(generation, "cancelled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ from streamer.engine import Refused
 from streamer.models import SamplingParams
 from streamer.performance import Packet, Performance, TurnReport
 from streamer.speech import Speech
-from streamer.text import ScriptError, Turn, normalize_text, parse_script
+from streamer.text import ScriptError, Turn, has_tag, normalize_text, parse_script
 from streamer.voices import UnknownVoice, Voice
 from streamer_protocol import (
     KIND_OF_FORMAT,
@@ -53,6 +54,7 @@ class DialogueContext:
     """A started context. It is the listener of its own performance."""
 
     def __init__(self, speech: Speech, limits: Limits, handle: int, start: SessionStart, send: Send) -> None:
+        self._speech = speech
         self._send = send
         self._name = start.context
         self._mode = start.mode
@@ -91,23 +93,18 @@ class DialogueContext:
 
     async def create_turn(self, message: TurnCreate) -> None:
         """One whole turn."""
-        text = normalize_text(message.text)
-        try:
-            turns = parse_script(text)
-        except ScriptError as error:
-            raise self._rejection(error, "turn.create", message.turn) from error
-        if len(turns) != 1 or turns[0] != Turn(1, turns[0].text) or text.lstrip().startswith("[S"):
-            error_text = "turn.create: `text` holds a speaker tag; script.append takes scripts"
-            raise Rejection(make_error(ErrorCode.INVALID_SCRIPT, error_text, context=self._name, turn=message.turn))
-        self.performance.add(message.turn, [Turn(int(message.speaker[1:]), turns[0].text)])
+        speaker = int(message.speaker[1:])
+        # Under a tag of its own a text without tags is one turn, whoever it belongs to.
+        turns = await self._turns(f"[S{speaker}]{message.text}", "turn.create", message.turn)
+        if len(turns) > 1 or has_tag(message.text):
+            text = "turn.create: `text` holds a speaker tag; script.append takes scripts"
+            raise Rejection(make_error(ErrorCode.INVALID_SCRIPT, text, context=self._name, turn=message.turn))
+        self.performance.add(message.turn, turns)
 
     async def append_script(self, message: ScriptAppend) -> None:
         """A script: one job a turn, or in script mode one job for all."""
         assert message.script is not None
-        try:
-            turns = parse_script(normalize_text(message.text))
-        except ScriptError as error:
-            raise self._rejection(error, "script.append", message.script) from error
+        turns = await self._turns(message.text, "script.append", message.script)
         jobs = [turns] if self._mode == "script" else [[turn] for turn in turns]
         if len(jobs) > self._limits.max_queued_turns:
             text = f"script.append: `text` has {len(jobs)} turns, max_queued_turns is {self._limits.max_queued_turns}"
@@ -160,9 +157,14 @@ class DialogueContext:
     async def idle(self) -> None:
         await self._send(SessionIdle(context=self._name))
 
-    def _rejection(self, error: ScriptError, where: str, turn: str) -> Rejection:
-        text = f"{where}: `{error.field}`: {error.message}"
-        return Rejection(make_error(_CODES[error.code], text, context=self._name, turn=turn))
+    async def _turns(self, text: str, where: str, turn: str) -> list[Turn]:
+        """The turns of a text, made by a worker: a long one takes milliseconds."""
+        work = self._speech.workers.submit(lambda: parse_script(normalize_text(text)))
+        try:
+            return await asyncio.wrap_future(work)
+        except ScriptError as error:
+            message = f"{where}: `{error.field}`: {error.message}"
+            raise Rejection(make_error(_CODES[error.code], message, context=self._name, turn=turn)) from error
 
 
 def _refuse_unserved(start: SessionStart) -> None:

@@ -10,6 +10,7 @@ from streamer.text.script import (
     ScriptError,
     Turn,
     format_script,
+    has_tag,
     is_speakable,
     parse_script,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "build_prompt",
     "delay_codes",
     "format_script",
+    "has_tag",
     "is_speakable",
     "normalize_text",
     "parse_script",

@@ -63,6 +63,11 @@ def is_speakable(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
+def has_tag(text: str) -> bool:
+    """Whether the text names a speaker."""
+    return TAG.search(text) is not None
+
+
 def split_tags(text: str) -> Iterator[tuple[int | None, str]]:
     """``(speaker, raw text)`` of every piece, the one before the first tag (speaker None) included."""
     speaker: int | None = None

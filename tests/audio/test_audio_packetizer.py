@@ -134,3 +134,15 @@ def test_nothing_after_close() -> None:
 def test_only_mono() -> None:
     with pytest.raises(ValueError, match="audio has shape"):
         Packetizer("pcm_s16le").push(np.zeros((2, FRAME), np.float32))
+
+
+def test_what_is_discarded_is_not_heard_in_the_next_turn() -> None:
+    loud, quiet = np.full(1920, 0.5, np.float32), np.zeros(1920, np.float32)
+    for sample_rate in (24_000, 16_000):
+        packetizer = Packetizer("pcm_s16le", sample_rate, 60)
+        packetizer.push(loud)
+        packetizer.discard()
+        payloads = packetizer.push(quiet) + packetizer.flush()
+        assert payloads
+        assert not np.frombuffer(b"".join(payloads), "<i2").any()
+        packetizer.close()

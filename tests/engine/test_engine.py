@@ -283,6 +283,23 @@ def test_numbers_that_break_down_fail_their_own_turn_only(engine: Engine) -> Non
     assert_at_rest(engine, [healthy, broken, *after])
 
 
+def test_a_step_that_fails_ends_its_turns_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = new_engine(max_batch=1)
+    first, waiting = Reader(engine, keeps_up=False), Reader(engine)
+
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._runner, "forward", out_of_memory)
+        assert first.submit(request()).finish().reason == "error"
+    assert engine.failure == "RuntimeError: out of memory"
+    assert waiting.submit(request()).finish().reason == "end"
+    assert engine.failure is None
+    assert_at_rest(engine, [first, waiting])
+    engine.stop()
+
+
 def test_a_codec_stream_lives_across_turns(engine: Engine) -> None:
     reader = Reader(engine)
     first = reader.submit(request(max_rows=20)).finish()

@@ -103,6 +103,21 @@ async def test_what_was_not_heard_at_all_is_forgotten() -> None:
         assert prompt_text(server, prompt) == "[S2]Stop!"
 
 
+async def test_cancelling_a_queued_turn_takes_nothing_from_the_one_being_spoken() -> None:
+    async with running(max_unsent_frames=3) as server, started(server) as client:
+        await client.send("turn.create", turn="x", speaker="S1", text=SENTENCE)
+        await client.send("turn.create", turn="y", speaker="S2", text="Hello.")
+        await client.audio(2)
+        await client.send("turn.cancel", turn="y", played_ms=80)
+        report = await client.spoken("x")
+        await client.until("session.idle")
+        await client.send("turn.create", turn="z", speaker="S2", text="Stop!")
+        await client.spoken("z")
+        prompt = recorded(server).requests[-1].prompt_rows
+        assert prompt_frames(prompt) == report["frames"]
+        assert prompt_text(server, prompt) == f"[S1]{SENTENCE}[S2]Stop!"
+
+
 async def test_running_turns_finish_before_the_server_stops() -> None:
     async with running(drain_s=WAIT_S, max_unsent_frames=4) as server, started(server) as client:
         await client.send("turn.create", turn="x", speaker="S1", text=SENTENCE)

@@ -1,0 +1,114 @@
+"""The training loop: the network is the server's model, a step learns, a stopped run ends like one that was not."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import streamer
+from streamer.checkpoint import CheckpointError
+from training.export import export
+from training.network import DelayNetwork
+from training.packing import Batch, draw_batch
+from training.samples import SampleMaker
+from training.train_lm import MODEL, STATE, TrainConfig, Trainer, load_network, losses, run
+
+SMALL = TrainConfig(steps=4, sequences=1, rows=320, books_per_step=3, seed=3)
+
+
+def batch_of(maker: SampleMaker, seed: int) -> Batch:
+    empty_row = torch.tensor([256, *[1024] * 8])
+    return draw_batch(maker, random.Random(seed), 2, 320, empty_row)
+
+
+@pytest.fixture
+def network() -> DelayNetwork:
+    return load_network(MODEL)
+
+
+def trainer_of(network: DelayNetwork, config: TrainConfig = SMALL) -> Trainer:
+    return Trainer(network, config, torch.device("cpu"))
+
+
+@torch.no_grad()
+def test_network_gives_the_servers_logits_also_when_packed(network: DelayNetwork, maker: SampleMaker) -> None:
+    batch = batch_of(maker, 1)
+    assert batch.documents.max() > 1
+    inside = batch.documents[0] == 2
+    model = streamer.DelayModel.from_pretrained(MODEL)
+    text, codes = model.logits(batch.rows[0, inside])
+    hidden = network(batch.rows, batch.positions, batch.documents)[0, inside]
+    assert torch.allclose(network.lm_heads[0](hidden), text, atol=2e-3)
+    assert torch.allclose(network.audio_logits(hidden, range(8))[..., :1024], codes[..., :1024], atol=2e-3)
+
+
+@torch.no_grad()
+def test_loss_is_the_mean_over_learned_cells(network: DelayNetwork, maker: SampleMaker) -> None:
+    batch = batch_of(maker, 2)
+    text, codes = losses(network, batch, [0, 5])
+    hidden = network(batch.rows, batch.positions, batch.documents)
+    for column, loss in ((0, text), (1, codes[0]), (6, codes[1])):
+        picked = batch.learned[:, 1:, column]
+        logits = network.lm_heads[column](hidden[:, :-1][picked])
+        wanted = batch.rows[:, 1:, column][picked]
+        expected = -logits.log_softmax(-1)[torch.arange(len(wanted)), wanted].mean()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_step_lowers_the_loss_of_its_batch(network: DelayNetwork, maker: SampleMaker) -> None:
+    batch = batch_of(maker, 3)
+    trainer = trainer_of(network, TrainConfig(steps=100, books_per_step=8))
+    before = trainer.train(batch)
+    trainer.train(batch)
+    after = trainer.train(batch)
+    assert after["code0"] < before["code0"]
+    assert after["code7"] < before["code7"]
+
+
+def test_a_stopped_run_ends_as_if_it_had_not_been(maker: SampleMaker, tmp_path: Path) -> None:
+    whole = trainer_of(load_network(MODEL))
+    run(whole, maker, tmp_path / "whole", save_seconds=1e9)
+
+    stopped = trainer_of(load_network(MODEL))
+    for step in range(2):
+        empty_row = torch.tensor([256, *[1024] * 8])
+        stopped.train(draw_batch(maker, random.Random(f"batch:3:{step}"), 1, 320, empty_row))
+    stopped.save(tmp_path / "stopped" / STATE)
+    resumed = trainer_of(load_network(MODEL))
+    resumed.resume(tmp_path / "stopped" / STATE)
+    run(resumed, maker, tmp_path / "stopped", save_seconds=1e9)
+
+    assert resumed.step == whole.step == 4
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+
+
+def test_learning_rate_warms_up_stays_and_falls() -> None:
+    config = TrainConfig(steps=1000, learning_rate=1.0)
+    rates = [config.learning_rate_at(step) for step in range(1000)]
+    assert rates[0] == 1 / 40
+    assert rates[40:250] == [1.0] * 210
+    assert np.all(np.diff(rates[250:]) <= 0)
+    assert rates[625] == pytest.approx(0.5)
+    assert rates[-1] == 0.02
+
+
+def test_export_is_a_checkpoint_the_server_loads(network: DelayNetwork, maker: SampleMaker, tmp_path: Path) -> None:
+    export(network.state_dict(), MODEL, tmp_path)
+    model = streamer.DelayModel.from_pretrained(tmp_path)
+    assert model.default_sampling == streamer.DelayModel.from_pretrained(MODEL).default_sampling
+    rows = batch_of(maker, 4).rows[0, :50]
+    with torch.no_grad():
+        hidden = network(rows[None], torch.arange(50)[None], torch.ones(1, 50, dtype=torch.int64))[0]
+        assert torch.allclose(model.logits(rows)[0], network.lm_heads[0](hidden), atol=0.05)
+
+
+def test_export_refuses_what_the_server_would_not_load(network: DelayNetwork, tmp_path: Path) -> None:
+    tensors = network.state_dict()
+    del tensors["lm_heads.3.weight"]
+    with pytest.raises(CheckpointError, match=r"lm_heads\.3"):
+        export(tensors, MODEL, tmp_path)
