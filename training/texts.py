@@ -20,12 +20,22 @@ from training.grammar import Sentence, make_sentence
 
 FORTUNES = Path("/usr/share/games/fortunes")
 # Files whose sentences are verse, code, spoofs in dialect, or jokes that a demonstration should not tell.
-_LEFT_OUT = set("""ascii-art drugs ethnic men-women politics sex songs-poems translate-me zippy perl
-definitions""".split())
-_NOT_SAID = set("""kill kills killed killing dead die died murder suicide naked sex sexual sexy rape drunk nazi hell damn
-god jesus christ blood gun guns war ass""".split())
+_LEFT_OUT = frozenset(
+    (
+        "ascii-art", "definitions", "drugs", "ethnic", "men-women", "perl", "politics", "sex", "songs-poems",
+        "translate-me", "zippy",
+    )
+)  # fmt: skip
+_NOT_SAID = frozenset(
+    (
+        "ass", "blood", "christ", "damn", "dead", "die", "died", "drunk", "god", "gun", "guns", "hell", "jesus", "kill",
+        "killed", "killing", "kills", "murder", "naked", "nazi", "rape", "sex", "sexual", "sexy", "suicide", "war",
+    )
+)  # fmt: skip
 _PLAIN = re.compile(r"[A-Z][A-Za-z ,.?!'\-]+[.?!]")
-_QUESTION = re.compile(r"(?i)(what|who|whose|which|why|how|when|where|do|does|did|are|is|was|were|can|could|would|have)\b")
+_QUESTION = re.compile(
+    r"(?i)(what|who|whose|which|why|how|when|where|do|does|did|are|is|was|were|can|could|would|have)\b"
+)
 _MAX_WORDS, _MAX_CHARACTERS = 14, 80
 
 
@@ -40,9 +50,9 @@ class Texts:
     def load(cls, seed: int = 0) -> Texts:
         """Read the installed packages; ModuleNotFoundError names the one that is missing."""
         lexicon = _lexicon()
-        spoken = set(held_out_sentences())
+        held_out = held_out_sentences()
         sentences = {s for s in _packaged_sentences() if is_speakable_sentence(s, lexicon)}
-        packaged = sorted(s for s in sentences if _plain_words(s) not in spoken)
+        packaged = sorted(s for s in sentences if _plain_words(s) not in held_out)
         random.Random(seed).shuffle(packaged)
         rare = sorted(w for w in lexicon if re.fullmatch(r"[a-z]{4,10}", w) and w not in _NOT_SAID)
         return cls(tuple(packaged), tuple(rare))
@@ -53,11 +63,8 @@ class Texts:
         if choice < 0.45 and self.packaged:
             text = self.packaged[number % len(self.packaged)]
             return Sentence(text, text)
-        if choice < 0.80:
-            sentence = make_sentence(rng)
-        else:
-            sentence = make_sentence(rng, rng.sample(self.rare_words, 3))
-        if _plain_words(sentence.spoken) in set(held_out_sentences()):
+        sentence = make_sentence(rng) if choice < 0.8 else make_sentence(rng, rng.sample(self.rare_words, 3))
+        if _plain_words(sentence.spoken) in held_out_sentences():
             return self.draw(rng, number)
         return sentence
 

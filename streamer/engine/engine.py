@@ -30,6 +30,7 @@ from streamer.engine.scheduler import Refused, Scheduler
 from streamer.models import BLOCK_ROWS, DelayModel, DelayState, FrameAssembler
 
 _log = logging.getLogger(__name__)
+_BROKEN = "the model's numbers broke down (NaN or infinity)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,15 @@ class Engine:
         self._stopping = False
         self._submitted = False
         self._busy = False
-        self.failure: str | None = None
+        self._ended = False
+        self._step_failure: str | None = None
+        self._leak: str | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def failure(self) -> str | None:
+        """What is wrong: a leak, or the last step's error until a step succeeds again; None in health."""
+        return self._leak or self._step_failure
 
     def start(self) -> Engine:
         """Start the thread."""
@@ -93,7 +101,7 @@ class Engine:
         """End every generation as cancelled, then the thread; returns when it has ended."""
         with self._wake:
             self._stopping = True
-            self._wake.notify()
+            self._wake.notify_all()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -109,7 +117,7 @@ class Engine:
             return stream
 
     def close_stream(self, stream: CodecStreamHandle) -> None:
-        """Give a session's codec stream back, after any generation that still feeds it; twice does no harm."""
+        """Give a session's codec stream back, ending any generation that still feeds it; twice does no harm."""
         with self._wake:
             if stream in self._streams:
                 self._streams.remove(stream)
@@ -136,7 +144,7 @@ class Engine:
             self._scheduler.submit(generation)
             self._live.add(generation)
             self._submitted = True
-            self._wake.notify()
+            self._wake.notify_all()
         return generation
 
     def cancel(self, generation: Generation) -> None:
@@ -164,41 +172,45 @@ class Engine:
         return Holdings(s.n_held_slots, s.blocks.n_held, len(s.waiting), len(self._streams), self._runner.streams.held)
 
     def _command(self, command: Callable[[], None]) -> None:
+        if self._ended:
+            # Nobody runs commands any more, and nobody else touches what they touch.
+            command()
+            return
         self._commands.append(command)
-        self._wake.notify()
+        # All are woken, because the engine is not the only one who may be waiting.
+        self._wake.notify_all()
 
     # What follows runs on the engine's thread.
 
     def _run(self) -> None:
-        stopped = False
-        while not stopped:
+        while True:
             try:
-                stopped = not self._wait_for_work()
-                if not stopped:
-                    self._step()
-                    self.failure = None
+                if not self._wait_for_work():
+                    break
+                self._step()
+                self._step_failure = None
             except Exception as error:
                 _log.exception("engine step failed")
-                self.failure = f"{type(error).__name__}: {error}"
+                self._step_failure = f"{type(error).__name__}: {error}"
                 # Waiting ones too: were they the cause, the engine would fail on them for ever.
-                for generation in list(self._live):
-                    self._finish(generation, "error", "the engine failed while this turn was generated")
-        for generation in list(self._live):
-            self._finish(generation, "cancelled")
+                self._finish_all("error", "the engine failed while this turn was generated")
+        self._finish_all("cancelled")
+        with self._wake:
+            self._ended = True
+            while self._commands:
+                self._commands.popleft()()
+            self._busy = False
+            self._wake.notify_all()
 
     def _wait_for_work(self) -> bool:
         """Run commands, admit what can run, and sleep while there is nothing to do; False when it is time to stop."""
         while True:
             with self._wake:
-                self._busy = False
-                self._wake.notify_all()
-                self._wake.wait_for(lambda: self._stopping or self._commands or self._submitted or self._has_work())
+                self._busy = True
+                self._submitted = False
                 commands = list(self._commands)
                 self._commands.clear()
-                self._submitted = False
-                self._busy = True
                 if self._stopping and not commands:
-                    self._busy = False
                     return False
             for command in commands:
                 command()
@@ -206,6 +218,11 @@ class Engine:
             if self._has_work():
                 return True
             self._check_rest()
+            with self._wake:
+                # With nothing to do, only another thread can bring work.
+                self._busy = False
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._stopping or self._commands or self._submitted)
 
     def _has_work(self) -> bool:
         plan = self._scheduler.plan()
@@ -213,20 +230,26 @@ class Engine:
 
     def _admit(self) -> None:
         with self._wake:
-            admitted = self._scheduler.admit()
+            admission = self._scheduler.admit()
             waiting = list(self._scheduler.waiting)
-        for generation in admitted:
-            generation.sink(Started(generation.n_prefilled_rows))
+        for generation in admission.parked:
+            self._runner.park(generation)
+        for generation in admission.resumed:
+            self._runner.resume(generation)
+        for generation in admission.started:
+            self._tell(generation, Started(generation.n_prefilled_rows))
         for position, generation in enumerate(waiting, start=1):
             if generation.queue_position != position:
                 generation.queue_position = position
-                generation.sink(Queued(position))
+                self._tell(generation, Queued(position))
 
     def _step(self) -> None:
         plan = self._scheduler.plan()
         if plan.prefill is not None:
-            self._runner.prefill(plan.prefill, plan.n_prefill_rows)
-            self._scheduler.prefilled(plan.prefill, plan.n_prefill_rows)
+            if self._runner.prefill(plan.prefill, plan.n_prefill_rows):
+                self._scheduler.prefilled(plan.prefill, plan.n_prefill_rows)
+            else:
+                self._finish(plan.prefill, "error", _BROKEN)
         batch = plan.decode
         if not batch:
             return
@@ -236,12 +259,12 @@ class Engine:
                 g.state.tail_requested = len(g.rows) + self.model.config.n_vq >= g.max_rows
         sampled, broken = self._runner.sample(batch)
         for g in broken:
-            self._finish(g, "error", "the model's numbers broke down (NaN or infinity)")
+            self._finish(g, "error", _BROKEN)
         for result in self._runner.frames(sampled):
             g = result.generation
             if result.codes is not None and result.audio is not None:
                 g.unsent_frames += 1
-                g.sink(FrameReady(np.asarray(result.codes), result.audio, last=g.state.audio_complete))
+                self._tell(g, FrameReady(np.asarray(result.codes), result.audio, last=g.state.audio_complete))
         going_on = []
         for g in sampled:
             if g.state.audio_complete or g.state.finished or len(g.rows) >= g.max_rows:
@@ -261,16 +284,36 @@ class Engine:
             if reason == "error":
                 # Rows that may be NaN must reach no other session: not by sharing, not by reuse.
                 self._scheduler.blocks.forget(blocks)
+        if reason == "error":
+            try:
                 self._runner.pool.clear(freed)
+            except Exception:
+                # A device that is gone fails here too; its turns must be told all the same.
+                _log.exception("blocks could not be cleared")
         width = 1 + self.model.config.n_vq
         rows = np.asarray(generation.rows, dtype=np.int64).reshape(-1, width)
-        generation.sink(Finished(reason, rows, error))
+        self._tell(generation, Finished(reason, rows, error))
+
+    def _finish_all(self, reason: FinishReason, error: str | None = None) -> None:
+        with self._wake:
+            live = list(self._live)
+        for generation in live:
+            self._finish(generation, reason, error)
+
+    def _tell(self, generation: Generation, event: EngineEvent) -> None:
+        try:
+            generation.sink(event)
+        except Exception:
+            _log.exception("a sink raised; its generation is ended")
+            self._finish(generation, "cancelled")
 
     def _consume(self, generation: Generation, n_frames: int) -> None:
         generation.unsent_frames = max(0, generation.unsent_frames - n_frames)
 
     def _close_stream(self, stream: CodecStreamHandle) -> None:
-        for generation in [g for g in self._live if g.stream is stream]:
+        with self._wake:
+            feeding = [g for g in self._live if g.stream is stream]
+        for generation in feeding:
             self._finish(generation, "cancelled")
         self._runner.close_stream(stream)
 
@@ -278,7 +321,8 @@ class Engine:
         """Nothing runs: then nothing may be held."""
         with self._wake:
             held = self._holdings()
-            leaked = not self._live and (held.slots or held.blocks or held.waiting or held.stream_places > held.streams)
-        if leaked:
-            self.failure = f"resources leaked: {held}"
-            _log.error(self.failure)
+            # A command still to be run may be the one that gives back.
+            at_rest = not self._live and not self._commands
+        if at_rest and (held.slots or held.blocks or held.waiting or held.stream_places > held.streams):
+            self._leak = f"resources leaked: {held}"
+            _log.error(self._leak)

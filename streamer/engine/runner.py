@@ -34,6 +34,7 @@ class Generation(ScheduledSequence):
     assembler: FrameAssembler = field(kw_only=True)
     rows: list[list[int]] = field(default_factory=list)
     queue_position: int = 0
+    parked_hidden: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +61,8 @@ class Runner:
         self._hidden = torch.zeros(n_slots, hidden_size, dtype=model.dtype, device=model.device)
 
     @torch.inference_mode()
-    def prefill(self, g: Generation, n_rows: int) -> None:
-        """The next ``n_rows`` prompt rows of a generation; after the last its first row can be decoded."""
+    def prefill(self, g: Generation, n_rows: int) -> bool:
+        """The next ``n_rows`` prompt rows; after the last, the first row can be decoded. False if numbers broke down."""
         device, start = self.model.device, g.n_prefilled_rows
         table = torch.tensor(g.lease.blocks, device=device)
         rows = g.request.prompt_rows[start : start + n_rows].to(device)
@@ -69,6 +70,21 @@ class Runner:
         if start + n_rows == g.n_prompt_rows:
             self._hidden[g.slot] = hidden[-1]
             self._sampler.open(g.slot, g.request.sampling, g.request.seed, g.request.prompt_rows.to(device))
+        return bool(torch.isfinite(hidden).all())
+
+    @torch.inference_mode()
+    def park(self, g: Generation) -> None:
+        """Save what a generation keeps in its slot, which is about to be another's."""
+        g.parked_hidden = self._hidden[g.slot].clone()
+
+    @torch.inference_mode()
+    def resume(self, g: Generation) -> None:
+        """Set up a parked generation's new slot as its old one was."""
+        assert g.parked_hidden is not None
+        self._hidden[g.slot] = g.parked_hidden
+        g.parked_hidden = None
+        rows = torch.cat((g.request.prompt_rows, torch.tensor(g.rows))).to(self.model.device)
+        self._sampler.open(g.slot, g.request.sampling, g.request.seed, rows)
 
     @torch.inference_mode()
     def sample(self, batch: Sequence[Generation]) -> tuple[list[Generation], list[Generation]]:
@@ -104,7 +120,9 @@ class Runner:
         device = self.model.device
         newest = [g.n_prompt_rows + len(g.rows) - 1 for g in batch]
         n_blocks = max(newest) // self.pool.block_rows + 1
-        tables = torch.tensor([(g.lease.blocks + [0] * n_blocks)[:n_blocks] for g in batch], device=device)
+        # Padded with a block of its own: a masked row weighs nothing, but 0 x NaN of a stranger's block is NaN.
+        leases = [g.lease.blocks for g in batch]
+        tables = torch.tensor([(own + own[:1] * n_blocks)[:n_blocks] for own in leases], device=device)
         positions = torch.tensor(newest, device=device)
         rows = torch.tensor([g.rows[-1] for g in batch], device=device)
         self._hidden[[g.slot for g in batch]] = self.model.decode(rows, self.pool, tables, positions)

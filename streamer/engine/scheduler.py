@@ -41,6 +41,15 @@ SequenceT = TypeVar("SequenceT", bound=ScheduledSequence)
 
 
 @dataclass(frozen=True, slots=True)
+class Admission(Generic[SequenceT]):
+    """Who got or lost a slot. What ``parked`` sequences have in theirs is to be saved before the others use it."""
+
+    parked: list[SequenceT] = field(default_factory=list)
+    resumed: list[SequenceT] = field(default_factory=list)
+    started: list[SequenceT] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan(Generic[SequenceT]):
     """One engine step: ``n_prefill_rows`` of one sequence, then one row for each of ``decode``."""
 
@@ -75,6 +84,7 @@ class Scheduler(Generic[SequenceT]):
         self._free_slots = list(range(n_slots - 1, -1, -1))
         self.waiting: deque[SequenceT] = deque()
         self.running: list[SequenceT] = []
+        self.parked: list[SequenceT] = []
 
     @property
     def n_held_slots(self) -> int:
@@ -94,10 +104,19 @@ class Scheduler(Generic[SequenceT]):
             raise Refused("overloaded", f"{len(self.waiting)} turns are waiting already", retry_after_ms=1000)
         self.waiting.append(sequence)
 
-    def admit(self) -> list[SequenceT]:
-        """Move waiting sequences into free slots, oldest first; returns the newly admitted."""
-        admitted = []
-        while self.waiting and self._free_slots:
+    def admit(self) -> Admission[SequenceT]:
+        """Give slots to parked sequences whose readers caught up, then to waiting ones, oldest first.
+
+        With no slot free, a sequence that its reader has paused is parked: it keeps its blocks and lends its slot.
+        """
+        admission: Admission[SequenceT] = Admission()
+        for sequence in [s for s in self.parked if not self._paused(s)]:
+            if not self._make_room(admission):
+                return admission
+            self.parked.remove(sequence)
+            self._seat(sequence)
+            admission.resumed.append(sequence)
+        while self.waiting and self._make_room(admission):
             sequence = self.waiting[0]
             needed = self.blocks.blocks_for(sequence.n_prompt_rows + sequence.max_rows)
             # At least the last prompt row is always computed: its hidden state gives the first new row.
@@ -108,10 +127,9 @@ class Scheduler(Generic[SequenceT]):
             self.waiting.popleft()
             sequence.lease = lease
             sequence.n_prefilled_rows = lease.n_shared * self.blocks.block_rows
-            sequence.slot = self._free_slots.pop()
-            self.running.append(sequence)
-            admitted.append(sequence)
-        return admitted
+            self._seat(sequence)
+            admission.started.append(sequence)
+        return admission
 
     def plan(self) -> Plan[SequenceT]:
         """The next step's work; empty where every running sequence is paused by its reader."""
@@ -122,7 +140,7 @@ class Scheduler(Generic[SequenceT]):
             start = prefill.n_prefilled_rows
             end = (start // self._prefill_chunk_rows + 1) * self._prefill_chunk_rows
             n_rows = min(end, prefill.n_prompt_rows) - start
-        decode = [s for s in self.running if s.prefilled and s.unsent_frames < self._max_unsent_frames]
+        decode = [s for s in self.running if s.prefilled and not self._paused(s)]
         return Plan(prefill, n_rows, decode)
 
     def prefilled(self, sequence: SequenceT, n_rows: int) -> None:
@@ -134,12 +152,33 @@ class Scheduler(Generic[SequenceT]):
             self.blocks.publish(sequence.lease.blocks[i], sequence.prefix_keys[i])
 
     def remove(self, sequence: SequenceT) -> list[int]:
-        """End a waiting or running sequence; its slot and blocks are free again. Returns the blocks nobody holds."""
+        """End a sequence in any state; its slot and blocks are free again. Returns the blocks nobody holds."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
             return []
-        self.running.remove(sequence)
-        self._free_slots.append(sequence.slot)
-        freed = self.blocks.release(sequence.lease.blocks)
+        if sequence in self.parked:
+            self.parked.remove(sequence)
+        else:
+            self.running.remove(sequence)
+            self._free_slots.append(sequence.slot)
         sequence.slot = -1
-        return freed
+        return self.blocks.release(sequence.lease.blocks)
+
+    def _paused(self, sequence: SequenceT) -> bool:
+        return sequence.unsent_frames >= self._max_unsent_frames
+
+    def _seat(self, sequence: SequenceT) -> None:
+        sequence.slot = self._free_slots.pop()
+        self.running.append(sequence)
+
+    def _make_room(self, admission: Admission[SequenceT]) -> bool:
+        """Whether a slot is free, if need be after parking a paused sequence that has held its slot all along."""
+        if not self._free_slots:
+            paused = next((s for s in self.running if self._paused(s)), None)
+            if paused is None:
+                return False
+            self.running.remove(paused)
+            self._free_slots.append(paused.slot)
+            self.parked.append(paused)
+            admission.parked.append(paused)
+        return True

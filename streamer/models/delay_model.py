@@ -10,7 +10,7 @@ import torch
 from streamer.checkpoint import load_tensors, resolve_checkpoint
 from streamer.models.config import DelayConfig, SamplingParams
 from streamer.models.delay import DelayState
-from streamer.models.qwen3 import KVPool, Qwen3Decoder
+from streamer.models.qwen3 import KVPool, Qwen3Decoder, repeat_last
 from streamer.models.row_sampler import RowSampler, SequenceView
 from streamer_kernels import embed_rows
 
@@ -184,7 +184,5 @@ def expected_tensors(config: DelayConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _product(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """hidden @ weight; a lone row is doubled so that it has the bits it would have in company (see qwen3)."""
-    if hidden.shape[0] == 1:
-        return (hidden.repeat(2, 1) @ weight)[:1]
-    return hidden @ weight
+    """hidden @ weight, for a lone row with the bits that it would have in company."""
+    return (repeat_last(hidden) @ weight)[: hidden.shape[0]]

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from streamer.models.config import LanguageConfig
 from streamer_kernels import decode_attention, prefill_attention, write_kv
 
-# (in, out) weights make the CPU's matrix product give a row the same bits for any number of rows from two up; with
-# one row it takes another path, so a lone row is doubled. Sequences then decode alike alone and in company.
-_LEAST_ROWS = 2
+# (in, out) weights make the CPU's matrix product give a row the same bits for any number of rows from two up, and its
+# batched product, which attention uses, from three up; fewer rows take another path. So few rows are repeated, and
+# sequences decode alike alone and in company, and prefill alike however the prompt is cut.
+LEAST_ROWS = 4
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -88,20 +89,21 @@ class Qwen3Decoder:
 
     def prefill(self, x: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int) -> torch.Tensor:
         """C rows of one sequence, from row ``start`` on: (C, hidden) to (C, hidden). table: (n,) int64 blocks."""
-        positions = torch.arange(start, start + x.shape[0], device=x.device)
+        count = x.shape[0]
+        x = repeat_last(x)
+        positions = repeat_last(torch.arange(start, start + count, device=x.device))
         pool_rows = table[positions // pool.block_rows] * pool.block_rows + positions % pool.block_rows
-        used = table[: (start + x.shape[0] - 1) // pool.block_rows + 1]
+        used = table[: (start + count - 1) // pool.block_rows + 1]
 
         def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            return prefill_attention(q, k, v, used, start)
+            return prefill_attention(q, k, v, used, positions)
 
-        return self._run(x, positions, pool, pool_rows, attention)
+        return self._run(x, positions, pool, pool_rows, attention)[:count]
 
     def decode(self, x: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """One row for each of B sequences. x: (B, hidden); tables: (B, n) int64; positions: (B,) int64 row numbers."""
-        if x.shape[0] < _LEAST_ROWS:
-            doubled = self.decode(x.repeat(2, 1), pool, tables.repeat(2, 1), positions.repeat(2))
-            return doubled[:1]
+        count = x.shape[0]
+        x, tables, positions = repeat_last(x), repeat_last(tables), repeat_last(positions)
         block = tables.gather(1, (positions // pool.block_rows)[:, None])[:, 0]
         pool_rows = block * pool.block_rows + positions % pool.block_rows
         unseen = torch.arange(tables.shape[1] * pool.block_rows, device=x.device)[None] > positions[:, None]
@@ -109,7 +111,7 @@ class Qwen3Decoder:
         def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             return decode_attention(q, k, v, tables, unseen)
 
-        return self._run(x, positions, pool, pool_rows, attention)
+        return self._run(x, positions, pool, pool_rows, attention)[:count]
 
     def _run(
         self,
@@ -133,6 +135,12 @@ class Qwen3Decoder:
             gate, up = (rms_norm(x, layer.mlp_norm, c.rms_norm_eps) @ layer.gate_up).chunk(2, -1)
             x = x + (F.silu(gate) * up) @ layer.down
         return rms_norm(x, self._norm, c.rms_norm_eps)
+
+
+def repeat_last(x: torch.Tensor) -> torch.Tensor:
+    """The rows of x (N, …), the last one repeated where there are fewer than ``LEAST_ROWS``."""
+    missing = LEAST_ROWS - x.shape[0]
+    return x if missing <= 0 else torch.cat((x, x[-1:].expand(missing, *x.shape[1:])))
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

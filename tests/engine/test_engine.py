@@ -207,6 +207,78 @@ def test_a_reader_that_stops_pauses_its_own_sequence_only() -> None:
     engine.stop()
 
 
+def test_readers_that_stop_do_not_keep_others_from_their_turn() -> None:
+    engine = new_engine(max_batch=1, max_unsent_frames=3)
+    stalled = [Reader(engine, keeps_up=False) for _ in range(2)]
+    for reader in stalled:
+        reader.submit(request())
+    quick = Reader(engine).submit(request())
+    rows = quick.finish().rows
+    for reader in stalled:
+        reader.wait_frames(3)
+        reader.keeps_up = True
+        assert reader.generation is not None
+        engine.consumed(reader.generation, 3)
+    # Its place was lent to others meanwhile; what it would have said is unchanged.
+    for reader in stalled:
+        np.testing.assert_array_equal(reader.finish().rows, rows)
+        np.testing.assert_allclose(reader.audio, quick.audio, atol=1e-4)
+    assert_at_rest(engine, [*stalled, quick])
+    engine.stop()
+
+
+def test_a_turn_that_waits_begins_when_the_one_before_it_breaks_down() -> None:
+    engine = new_engine(max_batch=1)
+    model = load_model("delay-nvq4")
+    first, second = Reader(engine, keeps_up=False), Reader(engine, keeps_up=False)
+    poisoned = request().prompt_rows.clone()
+    poisoned[3, 0] = 200
+    sound = model._text_table[200].clone()
+    model._text_table[200] = torch.nan
+    try:
+        first.submit(GenerationRequest(poisoned, GREEDY, 1, 30))
+        second.submit(request())
+        assert first.finish().reason == "error"
+    finally:
+        model._text_table[200] = sound
+    assert second.finish().reason == "end"
+    assert_at_rest(engine, [first, second])
+    engine.stop()
+
+
+def test_a_sink_that_raises_ends_its_own_generation_only(engine: Engine) -> None:
+    def broken(_: EngineEvent) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    stream = engine.open_stream()
+    engine.submit(request(), stream, broken)
+    reader = Reader(engine).submit(request())
+    assert reader.finish().reason == "end"
+    engine.close_stream(stream)
+    assert_at_rest(engine, [reader])
+
+
+def test_nan_in_a_strangers_block_reaches_nobody(engine: Engine) -> None:
+    model = load_model("delay-nvq4")
+    first = Reader(engine)
+    expected = first.submit(request("voice_clone_and_continuation", max_rows=80)).finish().rows
+    poisoned = request().prompt_rows.clone()
+    poisoned[3, 0] = 200
+    sound = model._text_table[200].clone()
+    model._text_table[200] = torch.nan
+    try:
+        # Three lengths of block tables in one batch, the broken one first in the pool.
+        broken = Reader(engine).submit(GenerationRequest(poisoned, GREEDY, 1, 30))
+        short = Reader(engine).submit(request(max_rows=20))
+        long = Reader(engine).submit(request("voice_clone_and_continuation", max_rows=80))
+        assert broken.finish().reason == "error"
+        assert short.finish().reason == "max_length"
+        np.testing.assert_array_equal(long.finish().rows, expected)
+    finally:
+        model._text_table[200] = sound
+    assert_at_rest(engine, [first, broken, short, long])
+
+
 def test_what_waits_is_told_its_position_and_runs_in_turn() -> None:
     engine = new_engine(max_batch=1, max_unsent_frames=2)
     readers = [Reader(engine, keeps_up=False) for _ in range(3)]

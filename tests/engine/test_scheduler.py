@@ -36,7 +36,7 @@ def test_a_prompt_is_prefilled_in_pieces_while_others_decode() -> None:
     s = scheduler()
     first, second = sequence(40), sequence(100)
     s.submit(first)
-    assert s.admit() == [first]
+    assert s.admit().started == [first]
     assert s.plan().decode == []
     assert prefill(s) == [32, 8]
     s.submit(second)
@@ -66,10 +66,10 @@ def test_slots_are_taken_in_order_of_arrival_and_given_back() -> None:
     sequences = [sequence() for _ in range(3)]
     for q in sequences:
         s.submit(q)
-    assert s.admit() == sequences[:2]
+    assert s.admit().started == sequences[:2]
     assert list(s.waiting) == sequences[2:]
     s.remove(sequences[0])
-    assert s.admit() == sequences[2:]
+    assert s.admit().started == sequences[2:]
     for q in sequences[1:]:
         s.remove(q)
     assert (s.n_held_slots, s.blocks.n_held) == (0, 0)
@@ -99,9 +99,9 @@ def test_a_sequence_waits_for_memory_and_then_runs_to_its_end() -> None:
     big, small = sequence(60, 10), sequence(20, 10)
     s.submit(big)
     s.submit(small)
-    assert s.admit() == [big]
+    assert s.admit().started == [big]
     s.remove(big)
-    assert s.admit() == [small]
+    assert s.admit().started == [small]
 
 
 def test_a_slow_reader_pauses_its_own_sequence_only() -> None:
@@ -117,9 +117,36 @@ def test_a_slow_reader_pauses_its_own_sequence_only() -> None:
     assert s.plan().decode == [slow, quick]
 
 
+def test_a_paused_sequence_lends_its_slot_and_gets_one_back_before_those_who_wait() -> None:
+    s = scheduler(n_slots=1)
+    slow, second, third = sequence(), sequence(50), sequence(60)
+    s.submit(slow)
+    s.admit()
+    prefill(s)
+    s.submit(second)
+    assert s.admit().started == []
+    slow.unsent_frames = 5
+    admission = s.admit()
+    assert (admission.parked, admission.started) == ([slow], [second])
+    assert s.n_held_slots == 1
+    s.submit(third)
+    slow.unsent_frames = 0
+    assert s.admit().resumed == []
+    prefill(s)
+    s.remove(second)
+    admission = s.admit()
+    assert (admission.resumed, admission.started) == ([slow], [])
+    slow.unsent_frames = 5
+    s.admit()
+    assert s.parked == [slow]
+    for q in (slow, third):
+        s.remove(q)
+    assert (s.n_held_slots, s.blocks.n_held) == (0, 0)
+
+
 def test_a_waiting_sequence_can_be_removed() -> None:
     s = scheduler()
     q = sequence()
     s.submit(q)
     assert s.remove(q) == []
-    assert s.admit() == []
+    assert s.admit().started == []

@@ -52,16 +52,19 @@ def test_prefill_equals_dense_attention_row_by_row() -> None:
     torch.manual_seed(1)
     k, v, (table,) = make_pool(2, 32, [300])
     q = torch.randn(300, 4, 32)
-    out = torch.cat([prefill_attention(q[a:b], k, v, table, a) for a, b in ((0, 130), (130, 131), (131, 300))])
+    out = torch.cat(
+        [prefill_attention(q[a:b], k, v, table, torch.arange(a, b)) for a, b in ((0, 130), (130, 131), (131, 300))]
+    )
     expected = torch.stack([dense(q[i], k, v, table, i + 1) for i in range(300)])
     torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_a_sequence_gets_the_same_bits_alone_and_in_company() -> None:
+@pytest.mark.parametrize(("n_heads", "n_kv_heads", "head_dim"), [(4, 2, 64), (4, 4, 16), (3, 3, 20), (8, 1, 128)])
+def test_a_sequence_gets_the_same_bits_alone_and_in_company(n_heads: int, n_kv_heads: int, head_dim: int) -> None:
     torch.manual_seed(2)
-    lengths = [40, 390, 1200, 77]
-    k, v, tables = make_pool(2, 64, lengths)
-    q = torch.randn(4, 4, 64)
+    lengths = [1, 40, 390, 1200, 77]
+    k, v, tables = make_pool(n_kv_heads, head_dim, lengths)
+    q = torch.randn(len(lengths), n_heads, head_dim)
     padded = pad(tables)
     together = decode_attention(
         q, k, v, padded, torch.arange(padded.shape[1] * BLOCK)[None] >= torch.tensor(lengths)[:, None]

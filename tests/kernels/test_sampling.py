@@ -83,6 +83,27 @@ def test_a_draw_depends_on_its_key_and_not_on_its_place() -> None:
     assert torch.equal(draw(logits[5:6], 1.0, seeds[5:6], rows[5:6]), together[5:6])
 
 
+def test_a_draw_depends_on_no_neighbours_settings_even_among_ties() -> None:
+    torch.manual_seed(4)
+    # Coarse logits, as half precision makes them: many are equal.
+    logits = (torch.randn(200, 300) * 4).round() / 4
+    n = len(logits)
+    keys = (torch.arange(n), torch.arange(n) % 7, torch.ones(n, dtype=torch.int64))
+    temperature, top_k, top_p, penalty = settings(n, 0.8, 20, 0.9, 1.0)
+    alone = sample_rows(logits, temperature, top_k, top_p, penalty, None, *keys)
+    for neighbour_top_k in (3, 150, 0):
+        mixed = torch.where(torch.arange(n) % 2 == 0, top_k, neighbour_top_k)
+        drawn = sample_rows(logits, temperature, mixed, top_p, penalty, None, *keys)
+        assert torch.equal(drawn[::2], alone[::2])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-38, 1e-6])
+def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
+    torch.manual_seed(5)
+    logits = torch.randn(40, 100) * 30
+    assert torch.equal(draw(logits, temperature, torch.arange(40), torch.arange(40)), logits.argmax(-1))
+
+
 def test_greedy_takes_the_lowest_id_among_equals() -> None:
     logits = torch.zeros(3, 500)
     logits[1, [77, 300]] = 1.0

@@ -33,18 +33,24 @@ def decode_attention(
     batch, n_heads, head_dim = q.shape
     n_kv_heads = k_pool.shape[0]
     k, v = _gather(k_pool, tables), _gather(v_pool, tables)  # (Hkv, B, T, D)
-    grouped = q.view(batch, n_kv_heads, n_heads // n_kv_heads, head_dim).transpose(0, 1)
+    group = n_heads // n_kv_heads
+    grouped = q.view(batch, n_kv_heads, group, head_dim).transpose(0, 1)
+    if group == 1:
+        # A lone row takes another path through the matrix product, which depends on the batch.
+        grouped = grouped.expand(-1, -1, 2, -1)
     scores = torch.matmul(grouped, k.transpose(-1, -2)) * head_dim**-0.5  # (Hkv, B, G, T)
     weights = _softmax(scores.masked_fill_(unseen[None, :, None, :], -torch.inf))
-    return _weighted_sum(weights, v).transpose(0, 1).reshape(batch, n_heads, head_dim)
+    out = _weighted_sum(weights, v)[:, :, :group]
+    return out.transpose(0, 1).reshape(batch, n_heads, head_dim)
 
 
 def prefill_attention(
-    q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, table: torch.Tensor, start: int
+    q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, table: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    """C query rows of one sequence, rows start … start+C-1, each seeing itself and all rows before it.
+    """C query rows of one sequence, each seeing its own row and all before it.
 
-    q: (C, n_heads, head_dim); table: (n,) int64, holding at least start + C rows. Returns (C, n_heads, head_dim).
+    q: (C, n_heads, head_dim); positions: (C,) int64 row numbers, below what table (n,) int64 holds.
+    Returns (C, n_heads, head_dim).
     """
     count, n_heads, head_dim = q.shape
     n_kv_heads = k_pool.shape[0]
@@ -52,7 +58,7 @@ def prefill_attention(
     k, v = _gather(k_pool, table[None])[:, 0], _gather(v_pool, table[None])[:, 0]  # (Hkv, T, D)
     grouped = q.view(count, n_kv_heads, group * head_dim).transpose(0, 1).reshape(n_kv_heads, count * group, head_dim)
     scores = torch.matmul(grouped, k.transpose(-1, -2)) * head_dim**-0.5  # (Hkv, C*G, T)
-    last_seen = torch.arange(start, start + count, device=q.device).repeat_interleave(group)
+    last_seen = positions.repeat_interleave(group)
     unseen = torch.arange(k.shape[1], device=q.device)[None] > last_seen[:, None]
     weights = _softmax(scores.masked_fill_(unseen, -torch.inf))
     out = _weighted_sum(weights, v).view(n_kv_heads, count, group, head_dim)
