@@ -25,11 +25,15 @@ class CheckpointError(ValueError):
 
 def resolve_checkpoint(path_or_hub_id: str | Path) -> Path:
     """Folder of a checkpoint; a hub id (``owner/name``) is downloaded to the hub's cache first."""
-    folder = Path(path_or_hub_id).expanduser()
-    if folder.is_dir():
-        return folder
     name = str(path_or_hub_id)
-    if folder.exists():
+    try:
+        folder = Path(path_or_hub_id).expanduser()
+        is_dir, exists = folder.is_dir(), folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{name[:80]}: not a path ({error})") from error
+    if is_dir:
+        return folder
+    if exists:
         raise CheckpointError(f"{name}: a checkpoint is a folder, this is a file")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(f"{name}: no such folder")

@@ -18,7 +18,7 @@ import torch
 
 from streamer.engine import GenerationRequest
 from streamer.models import DelayConfig, SamplingParams
-from streamer.text import Turn, build_prompt, format_script
+from streamer.text import Turn, build_prompt, format_script, is_speakable
 from streamer.voices import Voice
 
 FRAME_MS = 80
@@ -28,6 +28,8 @@ _SECONDS_PER_LETTER = 0.075
 _SECONDS_PER_IDEOGRAPH = 0.25
 _RUNAWAY_FACTOR = 3.0
 _RUNAWAY_SECONDS = 2.0
+_IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"\[[^\]]*\]|[{_IDEOGRAPH}]|[^\s\[{_IDEOGRAPH}]+|\[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,33 @@ class DialogueSettings:
 
 @dataclass(slots=True, eq=False)
 class Spoken:
-    """One generation of the past: the turns it spoke and its frames, each (n_vq,) int64."""
+    """One generation of the past: what was said under which id, and its frames, each (n_vq,) int64.
 
+    ``sent_ms`` is how much of it the listener was sent or, once it was cut short, has heard. ``complete`` is False
+    while it is being generated.
+    """
+
+    turn: str
+    index: int
     turns: list[Turn]
     frames: list[np.ndarray] = field(default_factory=list)
+    sent_ms: int = 0
     complete: bool = False
+
+    def cut(self, heard_ms: int) -> None:
+        """Forget what comes after the first ``heard_ms``: its frames, and the words that were not spoken by then."""
+        n_frames = min(heard_ms // FRAME_MS, len(self.frames))
+        self.turns = cut_text(self.turns, n_frames / self._expected_frames())
+        del self.frames[n_frames:]
+        self.sent_ms = heard_ms
+        self.complete = True
+
+    def _expected_frames(self) -> float:
+        """Frames of the whole text: counted, or estimated by a usual speaking rate where it was not made to its end."""
+        if self.complete:
+            return max(len(self.frames), 1)
+        estimate = sum(speaking_seconds(turn.text) for turn in self.turns) * FRAMES_PER_SECOND
+        return max(estimate, len(self.frames), 1)
 
 
 class Dialogue:
@@ -61,19 +85,11 @@ class Dialogue:
         self._tokenizer = tokenizer
         self._settings = settings
         self.history: list[Spoken] = []
-        self._speakers: set[int] = set()
-        self._n_requests = 0
 
-    @property
-    def n_frames(self) -> int:
-        """Frames in the history."""
-        return sum(len(spoken.frames) for spoken in self.history)
-
-    def begin(self, turns: Sequence[Turn]) -> Spoken:
+    def begin(self, turn: str, index: int, turns: Sequence[Turn]) -> Spoken:
         """Open the next entry of the history; frames are added to it as they are sent."""
-        spoken = Spoken(list(turns))
+        spoken = Spoken(turn, index, list(turns))
         self.history.append(spoken)
-        self._speakers.update(turn.speaker for turn in turns)
         return spoken
 
     def request(self, spoken: Spoken) -> GenerationRequest:
@@ -94,40 +110,45 @@ class Dialogue:
             start = rows.new_full((1, rows.shape[1]), self._config.audio_pad_code)
             start[0, 0] = self._config.audio_start_token_id
             rows = torch.cat((rows, start))
-        self._n_requests += 1
         return GenerationRequest(
             prompt_rows=rows,
             sampling=self._settings.sampling,
-            seed=_derived_seed(self._settings.seed, self._n_requests),
+            seed=_derived_seed(self._settings.seed, spoken.index),
             max_rows=self._max_rows(spoken.turns),
             known_codes=None if prompt_audio is None else known_tail(prompt_audio, self._config.n_vq),
         )
 
-    def keep_heard(self, n_frames: int) -> None:
-        """Forget what the listener did not hear: all frames after the first ``n_frames`` of the history.
+    def end(self, spoken: Spoken, *, whole: bool) -> None:
+        """The generation of an entry is over; if not ``whole``, only what was sent of it stays."""
+        if whole:
+            spoken.complete = True
+        elif not spoken.complete:
+            spoken.cut(spoken.sent_ms)
+        self._drop_unheard()
 
-        The text of a turn cut short keeps the words that were spoken by then, taking its speech as even.
+    def keep_heard(self, played_ms: int, turn: str | None = None) -> None:
+        """Forget what the listener did not hear of one entry or, with ``turn`` None, of all.
+
+        ``played_ms`` counts all audio that was heard since the dialogue began.
         """
-        begin = 0
-        kept = []
+        begin_ms = 0
         for spoken in self.history:
-            heard = min(max(n_frames - begin, 0), len(spoken.frames))
-            begin += len(spoken.frames)
-            if heard < len(spoken.frames) or not spoken.complete:
-                share = heard / expected_frames(spoken, len(spoken.frames))
-                spoken.turns = cut_text(spoken.turns, share)
-                del spoken.frames[heard:]
-                spoken.complete = True
-            if spoken.frames and spoken.turns:
-                kept.append(spoken)
-        self.history = kept
+            heard_ms = min(max(played_ms - begin_ms, 0), spoken.sent_ms)
+            if turn in (None, spoken.turn) and (heard_ms < spoken.sent_ms or not spoken.complete):
+                spoken.cut(heard_ms)
+            begin_ms += spoken.sent_ms
+        self._drop_unheard()
+
+    def _drop_unheard(self) -> None:
+        # An entry without words may still have been heard, and then counts in what was played.
+        self.history = [spoken for spoken in self.history if spoken.sent_ms or not spoken.complete]
 
     def _window(self, newest: Spoken) -> list[Spoken]:
         """The most recent entries before the newest whose audio fits the window."""
         left = int(self._settings.history_seconds * FRAMES_PER_SECOND)
         window: list[Spoken] = []
         for spoken in reversed(self.history):
-            if spoken is newest or not spoken.frames:
+            if spoken is newest or not (spoken.frames and spoken.turns):
                 continue
             left -= len(spoken.frames)
             if left < 0:
@@ -137,15 +158,17 @@ class Dialogue:
 
     def _references(self) -> list[torch.Tensor | None] | None:
         """Reference codes of everyone who has spoken, by speaker number; who has no voice is skipped."""
-        references: list[torch.Tensor | None] = [None] * max(self._speakers)
-        for speaker in self._speakers & self._settings.voices.keys():
-            references[speaker - 1] = self._settings.voices[speaker].reference(self._config.n_vq)
+        voices = self._settings.voices
+        speakers = {turn.speaker for spoken in self.history for turn in spoken.turns}
+        references: list[torch.Tensor | None] = [None] * max(speakers)
+        for speaker in speakers & voices.keys():
+            references[speaker - 1] = voices[speaker].reference(self._config.n_vq)
         return references if any(r is not None for r in references) else None
 
     def _max_rows(self, turns: Sequence[Turn]) -> int:
         seconds = _RUNAWAY_SECONDS + _RUNAWAY_FACTOR * sum(speaking_seconds(turn.text) for turn in turns)
         limit = min(seconds, self._settings.max_turn_seconds)
-        return int(limit * FRAMES_PER_SECOND) + self._config.n_vq
+        return max(int(limit * FRAMES_PER_SECOND), 1) + self._config.n_vq
 
 
 def known_tail(audio: np.ndarray, n_vq: int) -> torch.Tensor:
@@ -170,28 +193,16 @@ def speaking_seconds(text: str) -> float:
     return wide * _SECONDS_PER_IDEOGRAPH + (len(spoken) - wide) * _SECONDS_PER_LETTER
 
 
-def expected_frames(spoken: Spoken, n_frames: int) -> float:
-    """How many frames the whole entry has or, where it was cut short, would have had at a usual speaking rate."""
-    if spoken.complete:
-        return max(n_frames, 1)
-    estimate = sum(speaking_seconds(turn.text) for turn in spoken.turns) * FRAMES_PER_SECOND
-    return max(estimate, n_frames, 1)
-
-
 def cut_text(turns: Sequence[Turn], share: float) -> list[Turn]:
-    """The first ``share`` (0 to 1) of the turns' text, to the nearest whole word."""
+    """The first ``share`` (0 to 1) of the turns' text, to the nearest border of a word, ideograph or [cue]."""
     left = round(sum(len(turn.text) for turn in turns) * share)
     kept: list[Turn] = []
     for turn in turns:
         if left <= 0:
             break
-        text = turn.text
-        if left < len(text):
-            ends = [0, *(m.end() for m in re.finditer(r"\S+", text))]
-            # Scripts without spaces have no word borders to look for.
-            nearest = min(ends, key=lambda end: abs(end - left)) if len(ends) > 2 else left
-            text = text[:nearest].rstrip()
-        if text:
+        ends = [0, *(word.end() for word in _WORD.finditer(turn.text))]
+        text = turn.text if left >= len(turn.text) else turn.text[: min(ends, key=lambda end: abs(end - left))]
+        if is_speakable(text):
             kept.append(Turn(turn.speaker, text))
         left -= len(turn.text)
     return kept
@@ -206,7 +217,7 @@ def _merge_neighbours(turns: Sequence[Turn]) -> list[Turn]:
     return merged
 
 
-def _derived_seed(seed: int, n: int) -> int:
-    """A seed for the n-th request of a dialogue: equal inputs, equal speech; different turns, different draws."""
-    digest = hashlib.blake2b(f"{seed}:{n}".encode(), digest_size=8).digest()
+def _derived_seed(seed: int, index: int) -> int:
+    """A seed for each turn of a dialogue: equal inputs, equal speech; different turns, different draws."""
+    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

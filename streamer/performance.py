@@ -6,6 +6,7 @@ The loop itself never computes: prompts and packets are made by worker threads, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -82,6 +83,9 @@ class Listener(Protocol):
     async def idle(self) -> None:
         """Every turn so far is completed."""
 
+    async def broken(self) -> None:
+        """The performance has ended by a fault of its own and speaks no more."""
+
 
 @dataclass(slots=True, eq=False)
 class _Job:
@@ -138,9 +142,8 @@ class Performance:
                 job.cancelled = True
                 if job.generation is not None:
                     self._speech.engine.cancel(job.generation)
-        # While another turn is being spoken, nobody knows yet how much of it will be heard.
-        if played_ms is not None and all(job.cancelled for job in current):
-            self._dialogue.keep_heard(played_ms // FRAME_MS)
+        if played_ms is not None:
+            self._dialogue.keep_heard(played_ms, turn)
 
     async def wait_idle(self) -> None:
         """Return when no turn is left to speak."""
@@ -152,8 +155,9 @@ class Performance:
         try:
             await asyncio.wait([self._task])
             if self._work_in_hand is not None and not self._work_in_hand.cancel():
-                # An encoder must not be closed under the hands of a worker.
-                await asyncio.wait([asyncio.wrap_future(self._work_in_hand)])
+                # An encoder must not be closed under the hands of a worker; what became of the work no longer matters.
+                with contextlib.suppress(Exception):
+                    await asyncio.wrap_future(self._work_in_hand)
         finally:
             self._speech.engine.close_stream(self._stream)
             if self._packetizer in self._speech.encoders:
@@ -175,13 +179,19 @@ class Performance:
                 self._rest.set()
                 await self._listener.idle()
         except ListenerGone:
+            pass
+        except Exception:
+            _log.exception("a dialogue can't go on")
+            with contextlib.suppress(ListenerGone):
+                await self._listener.broken()
+        finally:
             self._rest.set()
 
     async def _perform(self, job: _Job) -> None:
         reason: FinishReason = "cancelled"
         rtf: float | None = None
         if not job.cancelled:
-            spoken = self._dialogue.begin(job.turns)
+            spoken = self._dialogue.begin(job.turn, job.index, job.turns)
             begun = time.monotonic()
             try:
                 request = await self._work(lambda: self._dialogue.request(spoken))
@@ -198,10 +208,9 @@ class Performance:
                 await self._listener.failed(job.turn, "internal", "the server failed to speak this turn", None)
             if job.n_frames:
                 rtf = (time.monotonic() - begun) * 1000 / (job.n_frames * FRAME_MS)
-            if reason in ("end", "max_length"):
-                spoken.complete = True
-            else:
-                self._dialogue.keep_heard(self._dialogue.n_frames)
+            whole = reason in ("end", "max_length")
+            self._dialogue.end(spoken, whole=whole)
+            if not whole:
                 self._packetizer.discard()
         ttfa_ms = None if job.first_audio_at is None else (job.first_audio_at - job.ready_at) * 1000
         audio_ms = job.n_frames * FRAME_MS
@@ -241,6 +250,7 @@ class Performance:
             if job.cancelled:
                 return
             spoken.frames.append(event.codes)
+            spoken.sent_ms += len(payloads) * self._packetizer.frame_ms
             job.n_frames += 1
             for i, payload in enumerate(payloads):
                 await self._send(job, payload, last=event.last and i == len(payloads) - 1)
@@ -257,7 +267,8 @@ class Performance:
 
     def _sink(self, job: _Job) -> Callable[[EngineEvent], None]:
         def deliver(event: EngineEvent) -> None:
-            if not self._loop.is_closed():
+            # A loop that was closed has nobody left to tell.
+            with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(job.events.put_nowait, event)
 
         return deliver

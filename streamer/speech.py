@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from streamer.audio import Packetizer
+from streamer.audio import OpusEncoder, Packetizer
 from streamer.checkpoint import CheckpointError
 from streamer.codec import AudioCodec
 from streamer.engine import Engine, EngineConfig
@@ -79,6 +79,11 @@ class Speech:
         n_vq, n_books = model.config.n_vq, codec.config.n_codebooks
         if n_books < n_vq:
             raise CheckpointError(f"{codec_path}: the codec has {n_books} codebooks, the model needs {n_vq}")
+        n_codes, n_entries = model.config.audio_vocab_size, codec.config.codebook_size
+        if n_entries < n_codes:
+            raise CheckpointError(f"{codec_path}: the codec has {n_entries} codes a codebook, the model {n_codes}")
+        # Found missing now, not when the first listener comes.
+        OpusEncoder().close()
         folders = (ASSETS / "voices", *config.voices) if embedded else config.voices
         voices = VoiceRegistry.from_folders(folders, codec.config)
         for voice in voices.list():

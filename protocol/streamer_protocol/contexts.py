@@ -211,7 +211,9 @@ class Context:
         if isinstance(message, TurnCreate):
             problem = self._check_free(message)
         elif isinstance(message, ScriptAppend):
-            if any(self._holds(key) for key in self.turns if key.rpartition(".")[0] == message.script):
+            # A refusal names the script where turns are named, so the script can't share a turn's id either.
+            held = (key for key in self.turns if message.script in (key, key.rpartition(".")[0]))
+            if any(self._holds(key) for key in held):
                 text = f"script.append: `script` `{message.script}` is taken"
                 problem = Problem(ErrorCode.DUPLICATE_TURN, text)
         elif isinstance(message, TurnAppend):
@@ -227,8 +229,9 @@ class Context:
         return problem
 
     def _check_free(self, message: TurnCreate | TurnAppend) -> Problem | None:
-        script = self.turns.get(f"{message.turn.rpartition('.')[0]}.1")
-        if self._holds(message.turn) or (script is not None and script.stage is Stage.ANNOUNCED):
+        scripts = [self.turns.get(f"{name}.1") for name in (message.turn, message.turn.rpartition(".")[0])]
+        announced = any(script is not None and script.stage is Stage.ANNOUNCED for script in scripts)
+        if self._holds(message.turn) or announced:
             text = f"{message_type(message)}: `turn` `{message.turn}` is taken"
             return Problem(ErrorCode.DUPLICATE_TURN, text)
         return None

@@ -247,7 +247,7 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
 
 
 class Queued(Message, frozen=True, kw_only=True, tag="queued"):
-    """The turn waits; `position` 0 is next."""
+    """The turn waits; `position` 1 is next."""
 
     turn: Id
     position: Count

@@ -39,6 +39,7 @@ class Packetizer:
         if frame_ms not in FRAME_MS:
             raise ValueError(f"frame_ms is {frame_ms}, expected {', '.join(map(str, FRAME_MS))}")
         self.kind: int = _KINDS[format]
+        self.frame_ms = frame_ms
         self.frame_samples = sample_rate * frame_ms // 1000
         self._opus = OpusEncoder(sample_rate, frame_ms, bitrate) if format == "opus" else None
         self._resampler = None

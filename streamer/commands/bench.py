@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamer_client import Audio, ClientError, TurnCompleted, connect
+from streamer.commands import CommandError
+from streamer_client import Audio, ClientError, LocalProtocolError, TurnCompleted, connect
 
 DEFAULT_SCRIPT = (
     "[S1] Good morning, how are you today? [S2] I am very well, thank you for asking. "
@@ -34,6 +35,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one JSON line; exit code 1 if any client met an error."""
+    for name in ("clients", "rounds"):
+        if getattr(arguments, name) < 1:
+            raise CommandError(f"--{name} is {getattr(arguments, name)}, expected at least 1", 2)
     report = asyncio.run(_bench(arguments))
     print(json.dumps(report))
     return 1 if report["errors"] else 0
@@ -77,7 +81,7 @@ def longest_underrun_ms(arrivals: Sequence[tuple[float, float]]) -> float:
 
 async def _bench(arguments: argparse.Namespace) -> dict[str, object]:
     began = time.monotonic()
-    clients = [_client(arguments, i) for i in range(max(arguments.clients, 1))]
+    clients = [_client(arguments, i) for i in range(arguments.clients)]
     streams = [stream for group in await asyncio.gather(*clients) for stream in group]
     return summary(streams, arguments.clients, time.monotonic() - began)
 
@@ -94,7 +98,7 @@ async def _client(arguments: argparse.Namespace, number: int) -> list[Stream]:
                         stream.arrivals.append((time.monotonic() - sent, event.duration_ms))
                     elif isinstance(event, TurnCompleted) and event.ttfa_ms is not None:
                         stream.server_ttfa_ms.append(event.ttfa_ms)
-    except (ClientError, OSError) as error:
+    except (ClientError, LocalProtocolError, OSError) as error:
         failed = next((s for s in streams if not s.arrivals), streams[-1])
         failed.error = f"{type(error).__name__}: {error}"
         print(f"client {number}: {failed.error}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,14 +65,21 @@ def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
         voices=tuple(arguments.voices),
         device=arguments.device,
         dtype=arguments.dtype,
-        threads=arguments.threads,
+        threads=_at_least(arguments, "threads", 0),
         history_seconds=arguments.history_seconds,
         engine=engine,
     )
+    seconds = arguments.history_seconds
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise CommandError(f"--history-seconds is {seconds}, expected 0 or more", 2)
     try:
         speech = Speech.load(config)
     except (CheckpointError, OpusLibraryMissing) as error:
         raise CommandError(str(error), 2) from error
+    except (RuntimeError, MemoryError) as error:
+        # torch's word for a device that it can't use, or for sizes that don't fit.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CommandError(f"the model can't be set up on this machine: {reason}", 2) from error
     speech.engine.start()
     try:
         yield speech

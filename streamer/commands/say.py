@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ from streamer_client import (
     TurnStarted,
     connect,
 )
-from streamer_protocol import Mode, Speaker
+from streamer_protocol import LocalProtocolError, Mode, Speaker
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue")
 
@@ -52,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(f"--out: {arguments.out.name} must end in .wav or .opus", 2)
     if not arguments.out.parent.is_dir():
         raise CommandError(f"--out: there is no folder {arguments.out.parent}", 2)
+    if arguments.out.is_dir() or not os.access(arguments.out.parent, os.W_OK):
+        raise CommandError(f"--out: {arguments.out} can't be written", 2)
     voices = parse_voices(arguments.voice)
     with contextlib.ExitStack() as stack:
         speech = None if arguments.url else stack.enter_context(loaded_speech(arguments))
@@ -62,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         try:
             asyncio.run(speak())
+        except LocalProtocolError as error:
+            raise CommandError(str(error), 2) from error
         except (ClientError, OSError) as error:
             raise CommandError(str(error)) from error
     return 0

@@ -24,6 +24,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Serve; the address is printed on stdout once connections are taken."""
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if not 0 <= arguments.port <= 65535:
+        raise CommandError(f"--port is {arguments.port}, expected 0 to 65535", 2)
     with loaded_speech(arguments) as speech:
         from streamer.server import ServerConfig, serve
 

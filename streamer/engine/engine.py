@@ -17,6 +17,7 @@ import numpy as np
 from streamer.codec import AudioCodec
 from streamer.engine.blocks import BlockManager
 from streamer.engine.events import (
+    EngineEvent,
     Finished,
     FinishReason,
     FrameReady,

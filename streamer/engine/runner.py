@@ -62,7 +62,7 @@ class Runner:
 
     @torch.inference_mode()
     def prefill(self, g: Generation, n_rows: int) -> bool:
-        """The next ``n_rows`` prompt rows; after the last, the first row can be decoded. False if numbers broke down."""
+        """The next ``n_rows`` prompt rows, after the last of which a row can be drawn. False if numbers broke down."""
         device, start = self.model.device, g.n_prefilled_rows
         table = torch.tensor(g.lease.blocks, device=device)
         rows = g.request.prompt_rows[start : start + n_rows].to(device)

@@ -50,6 +50,9 @@ class LanguageConfig:
             rms_norm_eps=require(full, "rms_norm_eps", float, where),
             rope_theta=_rope_theta(raw, full, where),
         )
+        for field in fields(cls):
+            if not getattr(config, field.name) > 0:
+                raise CheckpointError(f"{where}: {field.name} is {getattr(config, field.name)}, expected more than 0")
         if config.n_heads % config.n_kv_heads:
             raise CheckpointError(f"{where}: 'num_key_value_heads' does not divide 'num_attention_heads'")
         return config
@@ -82,6 +85,8 @@ class DelayConfig:
         for name in (f.name for f in fields(cls) if f.name.endswith("_token_id")):
             if not 0 <= getattr(config, name) < language.vocab_size:
                 raise CheckpointError(f"config.json: {name!r} is outside the vocabulary")
+        if config.n_vq < 1 or config.audio_vocab_size < 1:
+            raise CheckpointError("config.json: 'n_vq' and 'audio_vocab_size' must be at least 1")
         if config.audio_pad_code != config.audio_vocab_size:
             raise CheckpointError("config.json: 'audio_pad_code' must equal 'audio_vocab_size'")
         return config
@@ -121,6 +126,8 @@ class SamplingParams:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+        if not isinstance(raw, Mapping):
+            raise CheckpointError(f"{path}: expected a JSON object")
         values: dict[str, Any] = {}
         for field in fields(cls):
             # The audio heads' settings go by their plain Hugging Face names in published files.
@@ -138,6 +145,8 @@ def _rope_theta(raw: Mapping[str, Any], full: Mapping[str, Any], where: str) -> 
     """RoPE's base, from either spelling; the file's own words come before transformers' defaults."""
     for source in (raw, full):
         parameters = source.get("rope_parameters") or source.get("rope_scaling") or {}
+        if not isinstance(parameters, Mapping):
+            raise CheckpointError(f"{where}: 'rope_parameters' is {parameters!r}, expected an object")
         kind = parameters.get("rope_type", "default")
         if kind != "default":
             raise CheckpointError(f"{where}: rope_type {kind!r} is not supported, only 'default'")

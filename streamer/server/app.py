@@ -71,7 +71,10 @@ class DialogueServer:
             _, late = await asyncio.wait(running, timeout=self.config.drain_s)
             for task in late:
                 task.cancel()
-        await asyncio.gather(*(socket.finish("shutting_down") for socket in list(self.state.sockets)))
+        endings = [socket.finish("shutting_down") for socket in list(self.state.sockets)]
+        for failure in await asyncio.gather(*endings, return_exceptions=True):
+            if failure is not None:
+                _log.error("a socket could not be closed in order", exc_info=failure)
         await self._runner.cleanup()
 
     async def _dialogue(self, request: web.Request) -> web.StreamResponse:
@@ -92,7 +95,10 @@ class DialogueServer:
         )
         if not ws.can_prepare(request):
             return _problem(426, "not_supported", "this is a WebSocket endpoint", {hdrs.UPGRADE: "websocket"})
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionError:
+            return _problem(400, "not_supported", "the client left before the handshake was done")
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=self.config.send_buffer_bytes)
         await DialogueSocket(self.state, self.config, ws).serve()

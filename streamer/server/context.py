@@ -51,9 +51,33 @@ class Rejection(Exception):
 
 
 class DialogueContext:
-    """A started context. It is the listener of its own performance."""
+    """A started context, made by :meth:`open`. It is the listener of its own performance."""
 
-    def __init__(self, speech: Speech, limits: Limits, handle: int, start: SessionStart, send: Send) -> None:
+    @classmethod
+    async def open(
+        cls, speech: Speech, limits: Limits, handle: int, start: SessionStart, send: Send
+    ) -> DialogueContext:
+        """Start what ``start`` asks for; raises Rejection."""
+        _refuse_unserved(start)
+        a = start.audio
+        # An encoder takes milliseconds to make.
+        make = speech.workers.submit(lambda: Packetizer(a.format, a.sample_rate, a.frame_ms, a.bitrate))
+        packetizer = await asyncio.wrap_future(make)
+        try:
+            return cls(speech, limits, handle, start, send, packetizer)
+        except Rejection:
+            packetizer.close()
+            raise
+
+    def __init__(
+        self,
+        speech: Speech,
+        limits: Limits,
+        handle: int,
+        start: SessionStart,
+        send: Send,
+        packetizer: Packetizer,
+    ) -> None:
         self._speech = speech
         self._send = send
         self._name = start.context
@@ -61,7 +85,7 @@ class DialogueContext:
         self._limits = limits
         self._handle = handle
         self._kind = KIND_OF_FORMAT[start.audio.format]
-        _refuse_unserved(start)
+        self._closed = False
         voices = speech.default_voices() | _chosen_voices(speech, start)
         settings = DialogueSettings(
             voices=voices,
@@ -71,9 +95,7 @@ class DialogueContext:
             max_turn_seconds=limits.max_turn_audio_ms / 1000,
         )
         dialogue = Dialogue(speech.model.config, speech.tokenizer, settings)
-        a = start.audio
         try:
-            packetizer = Packetizer(a.format, a.sample_rate, a.frame_ms, a.bitrate)
             self.performance = Performance(speech, dialogue, packetizer, self)
         except Refused as refusal:
             error = make_error(
@@ -86,7 +108,7 @@ class DialogueContext:
             resume_token=None,
             handle=handle,
             model=speech.model.name,
-            audio=a,
+            audio=start.audio,
             voices={f"S{speaker}": voice.id for speaker, voice in sorted(voices.items())},  # type: ignore[misc]
             limits=limits,
         )
@@ -99,12 +121,15 @@ class DialogueContext:
         if len(turns) > 1 or has_tag(message.text):
             text = "turn.create: `text` holds a speaker tag; script.append takes scripts"
             raise Rejection(make_error(ErrorCode.INVALID_SCRIPT, text, context=self._name, turn=message.turn))
-        self.performance.add(message.turn, turns)
+        if not self._closed:
+            self.performance.add(message.turn, turns)
 
     async def append_script(self, message: ScriptAppend) -> None:
         """A script: one job a turn, or in script mode one job for all."""
         assert message.script is not None
         turns = await self._turns(message.text, "script.append", message.script)
+        if self._closed:
+            return
         jobs = [turns] if self._mode == "script" else [[turn] for turn in turns]
         if len(jobs) > self._limits.max_queued_turns:
             text = f"script.append: `text` has {len(jobs)} turns, max_queued_turns is {self._limits.max_queued_turns}"
@@ -117,6 +142,11 @@ class DialogueContext:
         await self._send(ScriptAccepted(context=self._name, script=message.script, turns=accepted))
         for name, job in named:
             self.performance.add(name, job)
+
+    async def close(self) -> None:
+        """End the performance; a message still in the works comes to nothing."""
+        self._closed = True
+        await self.performance.close()
 
     def cancel(self, message: TurnCancel) -> None:
         """Stop one turn or all, and forget what was not heard."""
@@ -156,6 +186,10 @@ class DialogueContext:
 
     async def idle(self) -> None:
         await self._send(SessionIdle(context=self._name))
+
+    async def broken(self) -> None:
+        error = make_error(ErrorCode.INTERNAL, "the server can't go on with this dialogue", context=self._name)
+        await self._send(msgspec.structs.replace(error, fatal=True))
 
     async def _turns(self, text: str, where: str, turn: str) -> list[Turn]:
         """The turns of a text, made by a worker: a long one takes milliseconds."""

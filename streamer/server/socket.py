@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from aiohttp import WSMsgType, web
@@ -46,6 +47,7 @@ class DialogueSocket:
         self._connection = ServerConnection(config.limits)
         self._config = config
         self.contexts: dict[str, DialogueContext] = {}
+        self._ending = asyncio.Lock()
 
     async def serve(self) -> None:
         """Read until the peer or the protocol closes the socket."""
@@ -66,18 +68,17 @@ class DialogueSocket:
         except ListenerGone:
             pass
         finally:
-            await asyncio.gather(*(context.performance.close() for context in self.contexts.values()))
+            await asyncio.gather(*(context.close() for context in self.contexts.values()))
             self.contexts.clear()
             self._state.discard(self)
 
     async def finish(self, reason: str) -> None:
         """Tell every context that it is closed, then close the socket: the server is going away."""
-        try:
+        with contextlib.suppress(ListenerGone):
             for name in list(self.contexts):
                 await self._close_context(name, reason)
-        except ListenerGone:
-            pass
-        await self._ws.close(code=_GOING_AWAY)
+        async with self._ending:
+            await self._ws.close(code=_GOING_AWAY)
 
     async def _handle(self, event: ServerEvent) -> None:
         try:
@@ -99,17 +100,17 @@ class DialogueSocket:
         elif isinstance(event, SessionStart):
             self._refuse_while_draining(event, None)
             handle = self._state.next_handle()
-            context = DialogueContext(self._state.speech, self._config.limits, handle, event, self._send)
+            context = await DialogueContext.open(self._state.speech, self._config.limits, handle, event, self._send)
             self.contexts[event.context] = context
             await self._send(context.ready)
         elif isinstance(event, TurnCreate):
             self._refuse_while_draining(event, event.turn)
-            await self.contexts[event.context].create_turn(event)
+            await self._context(event.context).create_turn(event)
         elif isinstance(event, ScriptAppend):
             self._refuse_while_draining(event, event.script)
-            await self.contexts[event.context].append_script(event)
+            await self._context(event.context).append_script(event)
         elif isinstance(event, TurnCancel):
-            self.contexts[event.context].cancel(event)
+            self._context(event.context).cancel(event)
         elif isinstance(event, SessionClose):
             await self._close_context(event.context, "closed by the client")
         else:
@@ -124,10 +125,18 @@ class DialogueSocket:
             raise Rejection(replace(error, fatal=False))
 
     async def _close_context(self, name: str, reason: str) -> None:
-        context = self.contexts.pop(name, None)
-        if context is not None:
-            await context.performance.close()
-        await self._send(SessionClosed(context=name, reason=reason))
+        # The client and a server that is stopping may close at once: one of them does it, the other waits.
+        async with self._ending:
+            context = self.contexts.pop(name, None)
+            if context is not None:
+                await context.close()
+                await self._send(SessionClosed(context=name, reason=reason))
+
+    def _context(self, name: str) -> DialogueContext:
+        if name not in self.contexts:
+            text = f"context `{name}` is being closed"
+            raise Rejection(make_error(ErrorCode.SESSION_NOT_STARTED, text, context=name))
+        return self.contexts[name]
 
     async def _send(self, message: ServerMessage | AudioFrame) -> None:
         """Encode and write one message; waits while the reader is behind. Raises ListenerGone when nobody is there."""

@@ -166,6 +166,15 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["say", "Hi.", "--out", "x.mp3"], ".wav or .opus"),
     (["say", "Hi.", "--out", "/nowhere/x.wav"], "no folder /nowhere"),
     (["say", "Hi.", "--out", "x.wav", "--voice", "S7=heart"], "--voice"),
+    (["say", "", "--out", "x.wav"], "text"),
+    (["say", "Hi.", "--out", "x.wav", "--seed", "-1"], "seed"),
+    (["say", "Hi.", "--out", "."], "--out"),
+    (["bench", "--rounds", "0"], "--rounds"),
+    (["serve", "--port", "99999"], "--port"),
+    (["serve", "--threads", "-1"], "--threads"),
+    (["serve", "--history-seconds", "nan"], "--history-seconds"),
+    (["serve", "--kv-rows", "100000000000000"], "can't be set up"),
+    (["serve", "--model", "x" * 300], "not a path"),
     (["serve", "--device", "quantum"], "device"),
     (["serve", "--dtype", "int3"], "dtype"),
     (["serve", "--max-batch", "0"], "--max-batch"),
@@ -174,7 +183,7 @@ MISTAKES: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "names"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+@pytest.mark.parametrize(("arguments", "names"), MISTAKES, ids=[" ".join(m[0])[:40] for m in MISTAKES])
 def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], names: str
 ) -> None:

@@ -56,6 +56,10 @@ def write_brace(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
+def write_list(folder: Path) -> None:
+    (folder / "generation_config.json").write_text("[]")
+
+
 def truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:50_000])
@@ -85,6 +89,21 @@ BROKEN: list[tuple[str, Edit, str]] = [
         "misshapen",
         edit_tensors(lambda t: t.update({EMB: torch.zeros(3, 64)})),
         rf"'{EMB}' has shape \[3, 64\]",
+    ),
+    (
+        "no heads",
+        edit_config(lambda c: c["language_config"].update(num_key_value_heads=0)),
+        "n_kv_heads is 0",
+    ),
+    (
+        "rope no object",
+        edit_config(lambda c: c["language_config"].update(rope_parameters="abc")),
+        "'rope_parameters' is 'abc'",
+    ),
+    (
+        "sampling no object",
+        write_list,
+        "expected a JSON object",
     ),
     (
         "rope scaling",

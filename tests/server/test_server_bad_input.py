@@ -149,6 +149,26 @@ async def test_a_turn_id_is_used_once() -> None:
         assert len(recorded(server).requests) == 1
 
 
+async def test_a_refused_script_does_not_touch_a_turn_of_the_same_name() -> None:
+    async with running() as server, started(server) as client:
+        for turn in ("x", "a"):
+            await client.send("turn.create", turn=turn, speaker="S1", text="Hello there.")
+        await client.send("script.append", script="a", text="...")
+        await expect_error(client, "duplicate_turn", "a")
+        await client.send("turn.create", turn="a", speaker="S1", text="Again.")
+        await expect_error(client, "duplicate_turn", "a")
+        await client.send("turn.create", turn="z", speaker="S1", text="And on.")
+        for turn in ("x", "a", "z"):
+            await client.spoken(turn)
+        await client.until("session.idle")
+
+
+async def test_brackets_that_are_no_tags_are_text() -> None:
+    async with running() as server, started(server) as client:
+        await client.send("turn.create", turn="x", speaker="S2", text="[Sigh] hello [laugh] there")
+        await client.spoken("x")
+
+
 async def test_the_queue_has_an_end_and_works_on() -> None:
     async with running(max_unsent_frames=2) as server, started(server) as client:
         for i in range(8):

@@ -118,6 +118,34 @@ async def test_cancelling_a_queued_turn_takes_nothing_from_the_one_being_spoken(
         assert prompt_text(server, prompt) == f"[S1]{SENTENCE}[S2]Stop!"
 
 
+async def test_a_turn_made_but_not_heard_to_its_end_can_be_cut_while_another_is_made() -> None:
+    async with running(LONG, max_unsent_frames=3) as server, started(server) as client:
+        await client.send("turn.create", turn="x", speaker="S1", text=SENTENCE)
+        await client.spoken("x")
+        await client.send("turn.create", turn="y", speaker="S2", text="Hello.")
+        await client.until("turn.started", turn="y")
+        await client.send("turn.cancel", turn="x", played_ms=400)
+        report = await client.spoken("y")
+        await client.send("turn.create", turn="z", speaker="S1", text="Stop!")
+        await client.spoken("z")
+        prompt = recorded(server).requests[-1].prompt_rows
+        assert prompt_frames(prompt) == 5 + report["frames"]
+        assert prompt_text(server, prompt).endswith("[S2]Hello.[S1]Stop!")
+
+
+async def test_closing_and_stopping_at_once_is_one_end() -> None:
+    async with running(drain_s=0.0, max_unsent_frames=2) as server, started(server) as client:
+        await client.send("turn.create", turn="x", speaker="S1", text=SENTENCE)
+        await client.audio(1)
+        stopping = asyncio.create_task(server.stop())
+        await client.send("turn.cancel")
+        await client.send("session.close")
+        await client.until("session.closed")
+        await stopping
+        with pytest.raises(ConnectionClosed):
+            await client.until("session.closed")
+
+
 async def test_running_turns_finish_before_the_server_stops() -> None:
     async with running(drain_s=WAIT_S, max_unsent_frames=4) as server, started(server) as client:
         await client.send("turn.create", turn="x", speaker="S1", text=SENTENCE)

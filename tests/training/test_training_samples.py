@@ -37,10 +37,10 @@ def test_the_prompt_is_the_servers(tokenizer: Any, config: DelayConfig) -> None:
 def test_a_continued_turn_begins_with_the_engines_request(tokenizer: Any, config: DelayConfig) -> None:
     voices = {n: Voice(f"v{n}", codes, "", "", "") for n, codes in enumerate(REFERENCES, start=1)}
     dialogue = Dialogue(config, tokenizer, DialogueSettings(voices, SamplingParams()))
-    for turn, audio in zip(TURNS[:2], AUDIO[:2], strict=True):
-        spoken = dialogue.begin([turn])
+    for index, (turn, audio) in enumerate(zip(TURNS[:2], AUDIO[:2], strict=True)):
+        spoken = dialogue.begin(f"t{index}", index, [turn])
         spoken.frames, spoken.complete = list(audio.numpy()), True
-    request = dialogue.request(dialogue.begin(TURNS[2:]))
+    request = dialogue.request(dialogue.begin("t2", 2, TURNS[2:]))
 
     sample = make_sample(tokenizer, config, TURNS, AUDIO, REFERENCES, n_given=2)
     n_prompt = len(request.prompt_rows)

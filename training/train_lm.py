@@ -1,0 +1,207 @@
+"""``python -m training.train_lm --corpus DIR --run DIR --steps N``: trains the delay language model.
+
+Starts from a published checkpoint, or from ``<run>/state.pt`` where there is one. Every batch depends on the seed and
+the step alone, so a run that was stopped ends as if it had not been. Losses go to ``<run>/log.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from streamer.models import DelayConfig, load_tokenizer
+from training.network import DelayNetwork
+from training.packing import Batch, draw_batch
+from training.progress import progress_bar
+from training.samples import CodedCorpus, SampleMaker
+
+MODEL = Path(__file__).parent.parent / "streamer" / "assets" / "model"
+STATE, LOG = "state.pt", "log.jsonl"
+_WARM_UP_STEPS = 40
+_FLAT_SHARE, _FINAL_SHARE = 0.25, 0.02
+_TEXT_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What shapes a run. The learning rate is flat for the first quarter of ``steps``, then falls in a line to 2 %.
+
+    ``books_per_step``: heads that a step trains, codebook 0 always among them; the rest have their turn at random.
+    """
+
+    steps: int
+    learning_rate: float = 1.5e-3
+    sequences: int = 8
+    rows: int = 640
+    books_per_step: int = 5
+    seed: int = 0
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, from 0 on."""
+        share = step / self.steps
+        fall = 1.0 if share < _FLAT_SHARE else 1 - (share - _FLAT_SHARE) / (1 - _FLAT_SHARE)
+        return self.learning_rate * min(1.0, (step + 1) / _WARM_UP_STEPS) * max(_FINAL_SHARE, fall)
+
+
+class Trainer:
+    """Network, optimisers and the number of steps taken."""
+
+    def __init__(self, network: DelayNetwork, config: TrainConfig, device: torch.device) -> None:
+        self.network = network.to(device)
+        self.config = config
+        self.device = device
+        self.step = 0
+        matrices = [p for p in network.language_model.layers.parameters() if p.ndim == 2]
+        chosen = set(map(id, matrices))
+        others = [p for p in network.parameters() if id(p) not in chosen]
+        self._optimizers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(matrices, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=5),
+            torch.optim.AdamW(others, betas=(0.9, 0.97), weight_decay=0.01, fused=True),
+        )
+        # The first codebooks carry the words, the last ones detail that can hardly be foreseen.
+        weights = torch.linspace(2.0, 0.5, network.config.n_vq)
+        self._book_weights = (weights / weights.mean()).to(device)
+
+    def train(self, batch: Batch) -> dict[str, float]:
+        """One optimisation step; the losses in nats: ``text``, and ``code<k>`` of the codebooks that had their turn."""
+        rate = self.config.learning_rate_at(self.step)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+        n_vq = self.network.config.n_vq
+        rng = random.Random(f"books:{self.config.seed}:{self.step}")
+        others = rng.sample(range(1, n_vq), min(self.config.books_per_step, n_vq) - 1)
+        books = [0, *sorted(others)]
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            text, codes = losses(self.network, batch.to(self.device), books)
+        weights = self._book_weights[books]
+        loss = (codes * weights).sum() / weights.sum() + _TEXT_WEIGHT * text
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self.step += 1
+        return {
+            "text": text.item(),
+            **{f"code{book}": value for book, value in zip(books, codes.tolist(), strict=True)},
+        }
+
+    def save(self, path: Path) -> None:
+        """Put everything that the next step depends on in place whole."""
+        state = {
+            "config": asdict(self.config),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        torch.save(state, unfinished)
+        unfinished.rename(path)
+
+    def resume(self, path: Path) -> None:
+        """Take over what :meth:`save` wrote."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+
+
+def losses(network: DelayNetwork, batch: Batch, books: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy of the learned cells: of the text ids, (), and of each of ``books``, (len(books),)."""
+    hidden = network(batch.rows, batch.positions, batch.documents)
+    # Row r predicts row r + 1; what a sequence begins with is never learned.
+    wanted = batch.learned[:, 1:].any(-1).nonzero(as_tuple=True)
+    hidden = hidden[wanted]
+    targets, learned = batch.rows[:, 1:][wanted], batch.learned[:, 1:][wanted]
+    text = network.lm_heads[0](hidden).float()
+    text_loss = F.cross_entropy(text[learned[:, 0]], targets[learned[:, 0], 0])
+    columns = [1 + book for book in books]
+    logits = network.audio_logits(hidden, books).float()
+    each = F.cross_entropy(logits.flatten(0, 1), targets[:, columns].flatten(), reduction="none")
+    mask = learned[:, columns]
+    return text_loss, (each.view(mask.shape) * mask).sum(0) / mask.sum(0).clamp_min(1)
+
+
+def load_network(folder: Path) -> DelayNetwork:
+    """The network of a published checkpoint, in float32."""
+    network = DelayNetwork(DelayConfig.from_folder(folder))
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network.float()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train until the run has its steps."""
+    options = _parser().parse_args(arguments)
+    config = TrainConfig(
+        options.steps, options.learning_rate, options.sequences, options.rows, options.books, options.seed
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = Trainer(load_network(options.model), config, device)
+    state_path = options.run / STATE
+    if state_path.exists():
+        trainer.resume(state_path)
+        print(f"{state_path}: goes on from step {trainer.step}", flush=True)
+    corpus = CodedCorpus(options.corpus, trainer.network.config.n_vq)
+    print(f"{corpus.n_frames / 12.5 / 3600:.1f} h of speech, voices {', '.join(corpus.voices)}", flush=True)
+    maker = SampleMaker(load_tokenizer(options.model), trainer.network.config, corpus)
+    run(trainer, maker, options.run, options.save_minutes * 60)
+    return 0
+
+
+def run(trainer: Trainer, maker: SampleMaker, folder: Path, save_seconds: float) -> None:
+    """All steps that are left, with a line of ``log.jsonl`` for each and a state saved now and then."""
+    config, c = trainer.config, trainer.network.config
+    empty_row = torch.tensor([c.pad_token_id, *[c.audio_pad_code] * c.n_vq])
+    folder.mkdir(parents=True, exist_ok=True)
+    began = saved = time.monotonic()
+    n_rows, smooth = 0, 0.0
+    with (folder / LOG).open("a", encoding="utf-8") as log, progress_bar("steps", config.steps, "steps") as bar:
+        bar.advance(trainer.step)
+        while trainer.step < config.steps:
+            rng = random.Random(f"batch:{config.seed}:{trainer.step}")
+            batch = draw_batch(maker, rng, config.sequences, config.rows, empty_row)
+            report = trainer.train(batch)
+            n_rows += batch.n_rows
+            smooth = report["code0"] if not smooth else 0.98 * smooth + 0.02 * report["code0"]
+            log.write(json.dumps({"step": trainer.step, **{k: round(v, 4) for k, v in report.items()}}) + "\n")
+            rate = n_rows / (time.monotonic() - began)
+            bar.advance(1, f"codebook 0: {smooth:.3f} nats, {rate:.0f} rows/s")
+            if time.monotonic() - saved > save_seconds:
+                saved = time.monotonic()
+                trainer.save(folder / STATE)
+                log.flush()
+    trainer.save(folder / STATE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.train_lm", description="Train the language model.")
+    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="folder with codes")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="where state and log go")
+    parser.add_argument("--steps", type=int, required=True, help="length of the whole run, which shapes its schedule")
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help="checkpoint to start from (default: the embedded one)"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--sequences", type=int, default=8, help="sequences a step")
+    parser.add_argument("--rows", type=int, default=640, help="rows of a sequence")
+    parser.add_argument("--books", type=int, default=5, help="codebook heads trained a step")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-minutes", type=float, default=3.0)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
