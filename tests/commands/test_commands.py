@@ -30,9 +30,24 @@ def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[
     return subprocess.run(command, input=stdin, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
 
 
+class Served:
+    """A ``streamer serve`` process and its address."""
+
+    def __init__(self, process: Process, url: str) -> None:
+        self.url = url
+        self._process = process
+        self._asked = False
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, once: a second one may meet an interpreter that has put its handlers away."""
+        if not self._asked:
+            self._asked = True
+            self._process.send_signal(signal.SIGTERM)
+
+
 @asynccontextmanager
-async def serving(*arguments: str) -> AsyncIterator[tuple[Process, str]]:
-    """A ``streamer serve`` of its own and its address; on exit it must stop gracefully."""
+async def serving(*arguments: str) -> AsyncIterator[Served]:
+    """A server in a process of its own; on exit it must stop gracefully."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "streamer.cli", "serve", "--port", "0", *arguments, stdout=PIPE, env=ENVIRONMENT
     )
@@ -40,9 +55,9 @@ async def serving(*arguments: str) -> AsyncIterator[tuple[Process, str]]:
     try:
         line = (await asyncio.wait_for(process.stdout.readline(), 120)).decode()
         assert line.startswith("listening on ws://127.0.0.1:")
-        yield process, line.split()[-1]
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
+        served = Served(process, line.split()[-1])
+        yield served
+        served.ask_to_stop()
         assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
@@ -73,7 +88,8 @@ def test_say_speaks_in_process_with_the_embedded_model(tmp_path: Path, suffix: s
 
 
 async def test_a_served_model_is_spoken_to_by_say_and_bench(tmp_path: Path) -> None:
-    async with serving() as (_, url):
+    async with serving() as served:
+        url = served.url
         out = tmp_path / "x.opus"
         done = await asyncio.to_thread(run, "say", "-", "--out", out, "--url", url, stdin="Good morning to you.")
         assert done.returncode == 0, done.stderr
@@ -90,11 +106,11 @@ async def test_a_served_model_is_spoken_to_by_say_and_bench(tmp_path: Path) -> N
 
 
 async def test_sigterm_lets_a_running_turn_finish_and_exits_with_0() -> None:
-    async with serving("--drain", "60") as (process, url), connect(url, seed=1) as dialogue:
+    async with serving("--drain", "60") as served, connect(served.url, seed=1) as dialogue:
         frames = 0
         async for event in dialogue.say("Good morning, how are you today?"):
             if isinstance(event, TurnStarted):
-                process.send_signal(signal.SIGTERM)
+                served.ask_to_stop()
             elif isinstance(event, Audio):
                 frames += 1
             elif isinstance(event, TurnCompleted):
