@@ -18,7 +18,7 @@ import torch
 
 from streamer.engine import GenerationRequest
 from streamer.models import DelayConfig, SamplingParams
-from streamer.text import Turn, build_prompt, format_script, is_speakable
+from streamer.text import Turn, build_prompt, format_script, is_speakable, merge_neighbours
 from streamer.voices import Voice
 
 FRAME_MS = 80
@@ -101,7 +101,7 @@ class Dialogue:
         rows = build_prompt(
             self._tokenizer,
             self._config,
-            format_script(_merge_neighbours(script)),
+            format_script(merge_neighbours(script)),
             references=self._references(),
             prompt_audio=prompt_audio,
         )
@@ -206,15 +206,6 @@ def cut_text(turns: Sequence[Turn], share: float) -> list[Turn]:
             kept.append(Turn(turn.speaker, text))
         left -= len(turn.text)
     return kept
-
-
-def _merge_neighbours(turns: Sequence[Turn]) -> list[Turn]:
-    merged: list[Turn] = []
-    for turn in turns:
-        if merged and merged[-1].speaker == turn.speaker:
-            turn = Turn(turn.speaker, f"{merged.pop().text} {turn.text}")
-        merged.append(turn)
-    return merged
 
 
 def _derived_seed(seed: int, index: int) -> int:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.dialogue import Dialogue, DialogueSettings
-from streamer.engine import EngineEvent, Finished, FrameReady
+from streamer.engine import CodecStreamHandle, Engine, EngineEvent, Finished, FrameReady
 from streamer.models import SamplingParams
 from streamer.speech import Speech, SpeechConfig
 from streamer.text import Turn, parse_script
@@ -146,7 +146,14 @@ def speak_all(
         dialogue = Dialogue(speech.model.config, speech.tokenizer, settings)
         turns = parse_script(scripts[number])
         jobs = [turns] if script_mode else [[turn] for turn in turns]
-        return [speak_job(speech, dialogue, job, cast[job[0].speaker].id) for job in jobs]
+        stream = speech.engine.open_stream()
+        try:
+            return [
+                speak_job(speech.engine, stream, dialogue, index, job, cast[job[0].speaker].id)
+                for index, job in enumerate(jobs)
+            ]
+        finally:
+            speech.engine.close_stream(stream)
 
     spoken: list[SpokenTurn] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool, progress_bar("speaking", len(scripts), "dialogues") as bar:
@@ -176,23 +183,22 @@ def recode_all(speech: Speech, scripts: Sequence[str]) -> list[SpokenTurn]:
     return spoken
 
 
-def speak_job(speech: Speech, dialogue: Dialogue, turns: Sequence[Turn], voice: str) -> SpokenTurn:
+def speak_job(
+    engine: Engine, stream: CodecStreamHandle, dialogue: Dialogue, index: int, turns: Sequence[Turn], voice: str
+) -> SpokenTurn:
     """The next turns of a dialogue in one generation, as the server makes them."""
     events: queue.SimpleQueue[EngineEvent] = queue.SimpleQueue()
-    entry = dialogue.begin(turns)
-    stream = speech.engine.open_stream()
-    try:
-        speech.engine.submit(dialogue.request(entry), stream, events.put)
-        audio: list[np.ndarray] = []
-        while not isinstance(event := events.get(), Finished):
-            if isinstance(event, FrameReady):
-                entry.frames.append(event.codes)
-                audio.append(event.audio)
-    finally:
-        speech.engine.close_stream(stream)
+    entry = dialogue.begin(str(index), index, turns)
+    generation = engine.submit(dialogue.request(entry), stream, events.put)
+    audio: list[np.ndarray] = []
+    while not isinstance(event := events.get(), Finished):
+        if isinstance(event, FrameReady):
+            entry.frames.append(event.codes)
+            audio.append(event.audio)
+            engine.consumed(generation, 1)
     if event.reason == "error":
         raise RuntimeError(f"the engine failed: {event.error}")
-    entry.complete = True
+    dialogue.end(entry, whole=True)
     samples = np.concatenate(audio) if audio else np.zeros(1, np.float32)
     return SpokenTurn(voice, " ".join(turn.text for turn in turns), samples, event.reason == "max_length")
 

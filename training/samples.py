@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from streamer.models import DelayConfig
-from streamer.text import Turn, build_prompt, format_script
+from streamer.text import Turn, build_prompt, format_script, merge_neighbours
 from streamer.text.delay_pattern import delay_codes
 
 _N_TURNS, _N_TURNS_WEIGHTS = (1, 2, 3, 4), (0.2, 0.35, 0.25, 0.2)
@@ -144,16 +144,6 @@ def with_noise(codes: torch.Tensor, share: float, n_codes: int, rng: random.Rand
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     replaced = torch.rand(codes.shape, generator=generator) < share
     return torch.where(replaced, torch.randint(n_codes, codes.shape, generator=generator), codes)
-
-
-def merge_neighbours(turns: Sequence[Turn]) -> list[Turn]:
-    """Turns as a script holds them: neighbouring ones of one speaker are one."""
-    merged: list[Turn] = []
-    for turn in turns:
-        if merged and merged[-1].speaker == turn.speaker:
-            turn = Turn(turn.speaker, f"{merged.pop().text} {turn.text}")
-        merged.append(turn)
-    return merged
 
 
 def _different_first(voices: Sequence[str], count: int, rng: random.Random) -> list[str]:

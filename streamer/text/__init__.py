@@ -12,6 +12,7 @@ from streamer.text.script import (
     format_script,
     has_tag,
     is_speakable,
+    merge_neighbours,
     parse_script,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "format_script",
     "has_tag",
     "is_speakable",
+    "merge_neighbours",
     "normalize_text",
     "parse_script",
     "undelay_codes",

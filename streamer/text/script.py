@@ -53,6 +53,16 @@ def parse_script(text: str) -> list[Turn]:
     return turns
 
 
+def merge_neighbours(turns: Iterable[Turn]) -> list[Turn]:
+    """Turns as a script holds them: neighbouring ones of one speaker are one."""
+    merged: list[Turn] = []
+    for turn in turns:
+        if merged and merged[-1].speaker == turn.speaker:
+            turn = Turn(turn.speaker, f"{merged.pop().text} {turn.text}")
+        merged.append(turn)
+    return merged
+
+
 def format_script(turns: Iterable[Turn]) -> str:
     """One string, ``[S1]Hello.[S2]Hi.``: the form the models were trained on."""
     return "".join(f"[S{turn.speaker}]{turn.text}" for turn in turns)

@@ -1,4 +1,4 @@
-"""How words are counted and turns are summed up; the recogniser and the speaker encoder themselves are packages."""
+"""How dialogues are spoken for the judges, words counted, turns summed up; the judges themselves are packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.evaluate import JudgedTurn, Summary, silence_seconds, summaries
+from streamer.models import SamplingParams
+from streamer.speech import Speech, SpeechConfig
+from training.evaluate import JudgedTurn, Summary, silence_seconds, speak_all, summaries
 from training.judges import plain_words, word_errors
 from training.plot import draw, smooth
 
@@ -57,3 +59,25 @@ def test_loss_picture_has_a_curve_for_each_codebook() -> None:
     assert picture.count("<polyline") == 2
     assert len(smooth(reports, "code3")) == 4
     assert smooth(reports, "code0")[0] == (1, 4.9)
+
+
+def test_dialogues_are_spoken_turn_by_turn_by_changing_voices() -> None:
+    speech = Speech.load(SpeechConfig())
+    speech.engine.start()
+    try:
+        scripts = ["[S1]Yes.[S2]No.[S1]So.", "[S1]Oh."]
+        spoken = speak_all(speech, scripts, SamplingParams(audio_temperature=0, text_temperature=0), seed=0)
+        at_once = speak_all(speech, scripts[:1], speech.model.default_sampling, seed=0, script_mode=True)
+        assert speech.engine.wait_idle(10)
+        held = speech.engine.holdings()
+    finally:
+        speech.close()
+    assert [(turn.voice, turn.text) for turn in spoken] == [
+        ("heart", "Yes."),
+        ("joe", "No."),
+        ("heart", "So."),
+        ("joe", "Oh."),
+    ]
+    assert all(0.2 < len(turn.samples) / 24_000 < 5 and np.abs(turn.samples).max() > 0.02 for turn in spoken)
+    assert [turn.text for turn in at_once] == ["Yes. No. So."]
+    assert held.streams == held.slots == 0
