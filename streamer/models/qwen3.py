@@ -16,9 +16,10 @@ from streamer.models.config import LanguageConfig
 from streamer_kernels import decode_attention, prefill_attention, write_kv
 
 # (in, out) weights make the CPU's matrix product give a row the same bits for any number of rows from two up, and its
-# batched product, which attention uses, from three up; fewer rows take another path. So few rows are repeated, and
-# sequences decode alike alone and in company, and prefill alike however the prompt is cut.
-LEAST_ROWS = 4
+# batched product, which prefill's attention uses, from three up; fewer rows take another path. So few rows are
+# repeated, and sequences decode alike alone and in company, and prefill alike however the prompt is cut.
+_LEAST_ROWS = 2
+_LEAST_PREFILL_ROWS = 4
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -90,8 +91,8 @@ class Qwen3Decoder:
     def prefill(self, x: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int) -> torch.Tensor:
         """C rows of one sequence, from row ``start`` on: (C, hidden) to (C, hidden). table: (n,) int64 blocks."""
         count = x.shape[0]
-        x = repeat_last(x)
-        positions = repeat_last(torch.arange(start, start + count, device=x.device))
+        x = repeat_last(x, _LEAST_PREFILL_ROWS)
+        positions = repeat_last(torch.arange(start, start + count, device=x.device), _LEAST_PREFILL_ROWS)
         pool_rows = table[positions // pool.block_rows] * pool.block_rows + positions % pool.block_rows
         used = table[: (start + count - 1) // pool.block_rows + 1]
 
@@ -103,15 +104,16 @@ class Qwen3Decoder:
     def decode(self, x: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """One row for each of B sequences. x: (B, hidden); tables: (B, n) int64; positions: (B,) int64 row numbers."""
         count = x.shape[0]
-        x, tables, positions = repeat_last(x), repeat_last(tables), repeat_last(positions)
+        x = repeat_last(x)
         block = tables.gather(1, (positions // pool.block_rows)[:, None])[:, 0]
-        pool_rows = block * pool.block_rows + positions % pool.block_rows
+        pool_rows = repeat_last(block * pool.block_rows + positions % pool.block_rows)
         unseen = torch.arange(tables.shape[1] * pool.block_rows, device=x.device)[None] > positions[:, None]
 
         def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            return decode_attention(q, k, v, tables, unseen)
+            # Attention is made for each sequence by itself, so that a repeated row need not have it.
+            return repeat_last(decode_attention(q[:count], k, v, tables, unseen))
 
-        return self._run(x, positions, pool, pool_rows, attention)[:count]
+        return self._run(x, repeat_last(positions), pool, pool_rows, attention)[:count]
 
     def _run(
         self,
@@ -137,9 +139,9 @@ class Qwen3Decoder:
         return rms_norm(x, self._norm, c.rms_norm_eps)
 
 
-def repeat_last(x: torch.Tensor) -> torch.Tensor:
-    """The rows of x (N, …), the last one repeated where there are fewer than ``LEAST_ROWS``."""
-    missing = LEAST_ROWS - x.shape[0]
+def repeat_last(x: torch.Tensor, least: int = _LEAST_ROWS) -> torch.Tensor:
+    """The rows of x (N, …), the last one repeated where there are fewer than ``least``."""
+    missing = least - x.shape[0]
     return x if missing <= 0 else torch.cat((x, x[-1:].expand(missing, *x.shape[1:])))
 
 
