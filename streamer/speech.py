@@ -27,8 +27,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class SpeechConfig:
     """Which model to load and how. ``model`` None is the embedded one, with its codec and voices.
 
-    ``threads`` 0 leaves torch's own choice; ``history_seconds`` None takes 60 s, for the embedded model 12 s, which is
-    what it was trained on.
+    ``threads`` 0 is one for the embedded model, torch's own choice for others; ``history_seconds`` None takes 60 s, for
+    the embedded model 12 s, which is what it was trained on.
     """
 
     model: str | None = None
@@ -66,11 +66,13 @@ class Speech:
     @classmethod
     def load(cls, config: SpeechConfig) -> Speech:
         """Load all parts; :class:`CheckpointError` says in one line what is wrong with a checkpoint or voice folder."""
-        if config.threads:
-            torch.set_num_threads(config.threads)
         device = _pick_device(config.device)
         dtype = _pick_dtype(config.dtype, device)
         embedded = config.model is None
+        # On the embedded model's small matrices a second thread costs more than it gives.
+        threads = config.threads or (1 if embedded and device.type == "cpu" else 0)
+        if threads:
+            torch.set_num_threads(threads)
         model_path = str(ASSETS / "model") if config.model is None else config.model
         codec_path = config.codec or (str(ASSETS / "codec") if embedded else PUBLISHED_CODEC)
         model = DelayModel.from_pretrained(model_path, device=device, dtype=dtype)

@@ -34,7 +34,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
-    group.add_argument("--threads", type=int, default=0, help="CPU threads for the model (default: torch's choice)")
+    group.add_argument(
+        "--threads", type=int, default=0, help="CPU threads for the model (default: 1 if embedded, else torch's choice)"
+    )
     group.add_argument("--history-seconds", type=float, help="recent audio that a turn continues from")
     group.add_argument("--max-sessions", type=int, default=32, help="dialogues open at once (default: 32)")
     group.add_argument("--max-batch", type=int, default=16, help="turns generated at once (default: 16)")
