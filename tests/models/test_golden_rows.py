@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import load_golden, load_model
+from support import GOLDEN, load_golden, load_model
 
 import streamer
 
@@ -63,3 +63,12 @@ def test_streamed_rows_come_one_by_one_and_are_the_generated_ones() -> None:
 def test_a_bad_prompt_is_named(rows: torch.Tensor, complaint: str) -> None:
     with pytest.raises(ValueError, match=f"prompt_rows: .*{complaint}"):
         load_model("delay-nvq4").generate(rows)
+
+
+def test_bfloat16_weights_give_nearly_the_same_logits() -> None:
+    rows = load_golden("delay-nvq4").arrays["forced/input"]
+    half = streamer.DelayModel.from_pretrained(GOLDEN / "delay-nvq4" / "model", dtype=torch.bfloat16)
+    expected, found = load_model("delay-nvq4").logits(rows)[0], half.logits(rows)[0]
+    assert found.dtype == torch.float32
+    # Three significant digits of weights and activations, through two layers.
+    assert float((found - expected).norm() / expected.norm()) < 0.02
