@@ -81,7 +81,7 @@ class Engine:
         self._streams: set[CodecStreamHandle] = set()
         self._live: set[Generation] = set()
         self._stopping = False
-        self._submitted = False
+        self._admittable = False
         self._busy = False
         self._ended = False
         self._step_failure: str | None = None
@@ -144,7 +144,7 @@ class Engine:
                 raise Refused("internal", "the session's codec stream is closed")
             self._scheduler.submit(generation)
             self._live.add(generation)
-            self._submitted = True
+            self._admittable = True
             self._wake.notify_all()
         return generation
 
@@ -208,13 +208,12 @@ class Engine:
         while True:
             with self._wake:
                 self._busy = True
-                self._submitted = False
-                commands = list(self._commands)
-                self._commands.clear()
-                if self._stopping and not commands:
+                self._admittable = False
+                if self._stopping and not self._commands:
                     return False
-            for command in commands:
-                command()
+            # One by one, so that a command that fails takes no other with it.
+            while self._commands:
+                self._commands.popleft()()
             self._admit()
             if self._has_work():
                 return True
@@ -223,7 +222,7 @@ class Engine:
                 # With nothing to do, only another thread can bring work.
                 self._busy = False
                 self._wake.notify_all()
-                self._wake.wait_for(lambda: self._stopping or self._commands or self._submitted)
+                self._wake.wait_for(lambda: self._stopping or self._commands or self._admittable)
 
     def _has_work(self) -> bool:
         plan = self._scheduler.plan()
@@ -268,6 +267,8 @@ class Engine:
                 self._tell(g, FrameReady(np.asarray(result.codes), result.audio, last=g.state.audio_complete))
         going_on = []
         for g in sampled:
+            if g not in self._live:
+                continue  # its sink raised: the slot is another's by now
             if g.state.audio_complete or g.state.finished or len(g.rows) >= g.max_rows:
                 self._finish(g, "max_length" if g.state.tail_requested else "end")
             else:
@@ -280,6 +281,7 @@ class Engine:
             if generation not in self._live:
                 return
             self._live.remove(generation)
+            self._admittable = True
             blocks = generation.lease.blocks
             freed = self._scheduler.remove(generation)
             if reason == "error":

@@ -48,14 +48,13 @@ class RowSampler:
     def open(self, slot: int, sampling: SamplingParams, seed: int, prompt_rows: torch.Tensor) -> None:
         """Give a slot to a new sequence; the prompt's codes (P, 1+n_vq) are the beginning of its history."""
         s, n_vq = sampling, self._model.config.n_vq
-        text_and_audio = ((0, s.text_temperature, s.text_top_p, s.text_top_k),)
-        for head, temperature, top_p, top_k in (
-            *text_and_audio,
-            (slice(1, None), s.audio_temperature, s.audio_top_p, s.audio_top_k),
+        for settings, text, audio in (
+            (self._temperature, s.text_temperature, s.audio_temperature),
+            (self._top_p, s.text_top_p, s.audio_top_p),
+            (self._top_k, s.text_top_k, s.audio_top_k),
         ):
-            self._temperature[slot, head] = temperature
-            self._top_p[slot, head] = top_p
-            self._top_k[slot, head] = top_k
+            settings[slot, 0] = text
+            settings[slot, 1:] = audio
         self._penalty[slot] = s.audio_repetition_penalty
         self._seed[slot] = seed
         each = torch.arange(n_vq, device=self._history.device)

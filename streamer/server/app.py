@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Callable
 
 from aiohttp import hdrs, web
@@ -64,14 +65,14 @@ class DialogueServer:
         self.state.draining = True
         running = [
             asyncio.create_task(context.performance.wait_idle())
-            for socket in self.state.sockets
-            for context in socket.contexts.values()
+            for dialogue in self.state.sockets
+            for context in dialogue.contexts.values()
         ]
         if running:
             _, late = await asyncio.wait(running, timeout=self.config.drain_s)
             for task in late:
                 task.cancel()
-        endings = [socket.finish("shutting_down") for socket in list(self.state.sockets)]
+        endings = [dialogue.finish("shutting_down") for dialogue in list(self.state.sockets)]
         for failure in await asyncio.gather(*endings, return_exceptions=True):
             if failure is not None:
                 _log.error("a socket could not be closed in order", exc_info=failure)
@@ -99,8 +100,7 @@ class DialogueServer:
             await ws.prepare(request)
         except ConnectionError:
             return _problem(400, "not_supported", "the client left before the handshake was done")
-        if request.transport is not None:
-            request.transport.set_write_buffer_limits(high=self.config.send_buffer_bytes)
+        _bound_buffers(request, self.config.send_buffer_bytes)
         await DialogueSocket(self.state, self.config, ws).serve()
         return ws
 
@@ -129,6 +129,15 @@ async def serve(speech: Speech, config: ServerConfig, on_listening: Callable[[st
         on_listening(server.url)
         await stop.wait()
         _log.info("stopping: running turns have %g s to finish", config.drain_s)
+
+
+def _bound_buffers(request: web.Request, n_bytes: int) -> None:
+    """Keep little audio between the engine and the network: what lies there can't be cancelled any more."""
+    transport = request.transport
+    if transport is not None:
+        transport.set_write_buffer_limits(high=n_bytes)
+        # Left to itself, the kernel's buffer grows to megabytes: many minutes of Opus.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, n_bytes)
 
 
 def _problem(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from engine_reader import GREEDY, Reader, assert_at_rest, new_engine, request
+from engine_reader import AT_REST, GREEDY, WAIT_S, Reader, assert_at_rest, new_engine, request
 from support import load_codec, load_model
 
 from streamer.engine import (
     CodecStreamHandle,
     Engine,
     EngineEvent,
+    FrameReady,
     GenerationRequest,
     Holdings,
     Refused,
@@ -70,6 +71,45 @@ def test_a_sink_that_raises_ends_its_own_generation_only(engine: Engine) -> None
     assert reader.finish().reason == "end"
     engine.close_stream(stream)
     assert_at_rest(engine, [reader])
+
+
+def test_a_sink_that_raises_at_a_frame_leaves_its_neighbours_rows_alone() -> None:
+    # Two slots: the neighbour has the last one.
+    engine = new_engine(max_batch=2)
+    alone = Reader(engine)
+    expected = alone.submit(request()).finish().rows
+
+    def broken(event: EngineEvent) -> None:
+        if isinstance(event, FrameReady):
+            raise RuntimeError("Event loop is closed")
+
+    stream = engine.open_stream()
+    engine.submit(request("voice_clone_and_continuation"), stream, broken)
+    neighbour = Reader(engine).submit(request())
+    np.testing.assert_array_equal(neighbour.finish().rows, expected)
+    engine.close_stream(stream)
+    assert_at_rest(engine, [alone, neighbour])
+    engine.stop()
+
+
+def test_a_command_that_fails_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = new_engine()
+    reader = Reader(engine, keeps_up=False).submit(request())
+    reader.wait_frames(1)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_consume", fail)
+        assert reader.generation is not None
+        with engine._wake:
+            engine.consumed(reader.generation, 1)
+            engine.close_stream(reader.stream)
+        reader.finish()
+        assert engine.wait_idle(WAIT_S)
+    assert engine.holdings() == AT_REST
+    engine.stop()
 
 
 def test_nan_in_a_strangers_block_reaches_nobody(engine: Engine) -> None:

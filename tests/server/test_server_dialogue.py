@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import numpy as np
@@ -264,7 +265,12 @@ async def test_messages_may_come_without_waiting_for_session_ready() -> None:
 
 async def test_a_reader_that_stops_holds_up_nobody_else() -> None:
     async with running(send_buffer_bytes=1024, max_unsent_frames=4) as server:
-        async with websockets.connect(server.url, max_queue=1, compression=None) as stalled:
+        narrow = socket.socket()
+        # So little room on the way that the server feels it at once when nobody reads.
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect(("127.0.0.1", server.port))
+        narrow.setblocking(False)
+        async with websockets.connect(server.url, sock=narrow, max_queue=1, compression=None) as stalled:
             big = {"format": "pcm_s16le", "sample_rate": 48000}
             await stalled.send(json.dumps({"type": "session.start", "audio": big, "sampling": GREEDY}))
             for i in range(4):
@@ -273,6 +279,8 @@ async def test_a_reader_that_stops_holds_up_nobody_else() -> None:
             async with started(server) as client:
                 await client.send("script.append", text=SCRIPT)
                 await client.until("session.idle")
+                # The script's turns are made; of the stalled session not even the first is.
+                assert len(recorded(server).rows) == 3
             received = 0
             kinds: list[str] = []
             while not kinds or kinds[-1] != "session.idle":
