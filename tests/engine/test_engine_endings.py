@@ -19,6 +19,7 @@ from streamer.engine import (
     GenerationRequest,
     Holdings,
     Refused,
+    Started,
 )
 
 
@@ -74,21 +75,32 @@ def test_a_sink_that_raises_ends_its_own_generation_only(engine: Engine) -> None
 
 
 def test_a_sink_that_raises_at_a_frame_leaves_its_neighbours_rows_alone() -> None:
-    # Two slots: the neighbour has the last one.
-    engine = new_engine(max_batch=2)
-    alone = Reader(engine)
-    expected = alone.submit(request()).finish().rows
+    engine = new_engine(max_batch=2, max_unsent_frames=2)
+    # The neighbour has the last slot and comes first in the batch; both stand still until the broken one is there.
+    first, neighbour = Reader(engine, keeps_up=False), Reader(engine, keeps_up=False)
+    first.submit(request())
+    first.wait_frames(2)
+    neighbour.submit(request())
+    neighbour.wait_frames(2)
+    assert first.generation is not None
+    engine.cancel(first.generation)
+    first.finish()
 
     def broken(event: EngineEvent) -> None:
-        if isinstance(event, FrameReady):
+        if isinstance(event, Started):
+            neighbour.keeps_up = True
+            assert neighbour.generation is not None
+            engine.consumed(neighbour.generation, 2)
+        elif isinstance(event, FrameReady):
             raise RuntimeError("Event loop is closed")
 
     stream = engine.open_stream()
     engine.submit(request("voice_clone_and_continuation"), stream, broken)
-    neighbour = Reader(engine).submit(request())
-    np.testing.assert_array_equal(neighbour.finish().rows, expected)
+    rows = neighbour.finish().rows
     engine.close_stream(stream)
-    assert_at_rest(engine, [alone, neighbour])
+    first.keeps_up = True
+    np.testing.assert_array_equal(rows, first.submit(request()).finish().rows)
+    assert_at_rest(engine, [first, neighbour])
     engine.stop()
 
 
