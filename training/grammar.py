@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamer.evaluation.spelling import ONES, say_number, say_ordinal, say_time, say_year
+
 
 def _read_vocabulary() -> dict[str, list[str]]:
     """Lists by name: ``[name]`` begins one; entries are parted by ``|``, or by spaces where there is no ``|``."""
@@ -24,15 +26,6 @@ def _read_vocabulary() -> dict[str, list[str]]:
 
 
 _VOCABULARY = _read_vocabulary()
-_ONES = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-]  # fmt: skip
-_TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_ORDINALS = {
-    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
-    "twelve": "twelfth",
-}  # fmt: skip
 _SLOT = re.compile(r"\{(\w)\}")
 _KEEPS_CAPITAL = re.compile(rf"(I|I'm|I've|I'll|{'|'.join(_VOCABULARY['names'])})\b")
 
@@ -43,42 +36,6 @@ class Sentence:
 
     written: str
     spoken: str
-
-
-def say_number(value: int) -> str:
-    """0 to 999,999 in words, as in American speech: ``say_number(342) == "three hundred forty two"``."""
-    if value < 20:
-        return _ONES[value]
-    if value < 100:
-        tens, rest = divmod(value, 10)
-        return _TENS[tens] + (f" {_ONES[rest]}" if rest else "")
-    size, name = (100, "hundred") if value < 1000 else (1000, "thousand")
-    head, rest = divmod(value, size)
-    return f"{say_number(head)} {name}" + (f" {say_number(rest)}" if rest else "")
-
-
-def say_ordinal(value: int) -> str:
-    """1 to 99 as an ordinal: ``say_ordinal(21) == "twenty first"``."""
-    *head, last = say_number(value).split()
-    ordinal = last[:-1] + "ieth" if last.endswith("y") else _ORDINALS.get(last, last + "th")
-    return " ".join([*head, ordinal])
-
-
-def say_year(value: int) -> str:
-    """1100 to 2099 as years are read: ``say_year(1987) == "nineteen eighty seven"``."""
-    century, rest = divmod(value, 100)
-    if 2000 <= value < 2010:
-        return "two thousand" + (f" {_ONES[rest]}" if rest else "")
-    if rest == 0:
-        return f"{say_number(century)} hundred"
-    return f"{say_number(century)} {'oh ' if rest < 10 else ''}{say_number(rest)}"
-
-
-def say_time(hour: int, minute: int) -> str:
-    """A time of day: ``say_time(3, 5) == "three oh five"``."""
-    if minute == 0:
-        return f"{say_number(hour)} o'clock"
-    return f"{say_number(hour)} {'oh ' if minute < 10 else ''}{say_number(minute)}"
 
 
 def make_sentence(rng: random.Random, rare_words: Sequence[str] = ()) -> Sentence:
@@ -138,7 +95,7 @@ def _ordinal(rng: random.Random) -> tuple[str, str]:
 
 def _phone(rng: random.Random) -> tuple[str, str]:
     digits = [rng.randint(0, 9) for _ in range(rng.randint(3, 5))]
-    return " ".join(map(str, digits)), " ".join(_ONES[d] for d in digits)
+    return " ".join(map(str, digits)), " ".join(ONES[d] for d in digits)
 
 
 _SLOTS: dict[str, Callable[[random.Random], tuple[str, str]]] = {

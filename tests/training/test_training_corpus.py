@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import streamer
+from streamer.evaluation import held_out_sentences
 from training import corpus as corpus_command
 from training import texts as texts_module
-from training.dialogues import HELD_OUT, held_out_sentences
 from training.encode import CODEC, LEAD_FRAMES, TAIL_FRAMES, encode_shard
-from training.grammar import make_sentence, say_number, say_ordinal, say_time, say_year
+from training.grammar import make_sentence
 from training.teachers import SAMPLE_RATE, VOICES, Samples, condition
 from training.texts import Texts, is_speakable_sentence
 
@@ -24,33 +24,6 @@ def hum(text: str, seed: int) -> Samples:
     """A teacher for tests: a tone as long as the text."""
     n_samples = len(text) * 600
     return (0.3 * np.sin(np.arange(n_samples) * (0.05 + seed % 7 / 100))).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (0, "zero"),
-        (13, "thirteen"),
-        (40, "forty"),
-        (99, "ninety nine"),
-        (100, "one hundred"),
-        (342, "three hundred forty two"),
-        (1000, "one thousand"),
-        (21_007, "twenty one thousand seven"),
-        (999_999, "nine hundred ninety nine thousand nine hundred ninety nine"),
-    ],
-)
-def test_numbers_in_words(value: int, words: str) -> None:
-    assert say_number(value) == words
-
-
-def test_ordinals_years_and_times_in_words() -> None:
-    ordinals = {1: "first", 5: "fifth", 12: "twelfth", 20: "twentieth", 21: "twenty first", 30: "thirtieth"}
-    assert {n: say_ordinal(n) for n in ordinals} == ordinals
-    years = {1900: "nineteen hundred", 1905: "nineteen oh five", 1987: "nineteen eighty seven"}
-    years |= {2000: "two thousand", 2009: "two thousand nine", 2015: "twenty fifteen"}
-    assert {n: say_year(n) for n in years} == years
-    assert [say_time(3, 0), say_time(3, 5), say_time(12, 30)] == ["three o'clock", "three oh five", "twelve thirty"]
 
 
 def test_sentences_are_whole_and_digits_are_only_written() -> None:
@@ -65,7 +38,7 @@ def test_sentences_are_whole_and_digits_are_only_written() -> None:
 
 
 def test_held_out_sentences_stay_out_of_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(HELD_OUT) >= 20 and "almost forty minutes" in held_out_sentences()
+    assert "almost forty minutes" in held_out_sentences()
     packaged = ["Almost forty minutes!", "Almost fifty minutes."]
     lexicon = frozenset({"almost", "forty", "fifty", "minute", "zebra"})
     monkeypatch.setattr(texts_module, "_packaged_sentences", lambda: packaged)
