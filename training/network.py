@@ -7,12 +7,27 @@ to the same logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from streamer.models import DelayConfig, LanguageConfig
+
+# The head that is taught to look at the word being said, and the layer under it, where words are to have their sounds.
+ALIGNMENT_HEAD = (3, 0)
+_SOUND_LAYER = ALIGNMENT_HEAD[0] - 1
+
+
+class Forward(NamedTuple):
+    """``hidden``: (B, L, hidden), what the heads read. ``words``: (B, L, hidden), what the layer under the alignment
+    head puts out. ``scores``: (B, L, L), the alignment head's, before the softmax; minus infinity where it cannot look.
+    """
+
+    hidden: torch.Tensor
+    words: torch.Tensor
+    scores: torch.Tensor
 
 
 class DelayNetwork(nn.Module):
@@ -30,8 +45,8 @@ class DelayNetwork(nn.Module):
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, rows: torch.Tensor, positions: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
-        """Hidden states (B, L, hidden) of packed rows (B, L, 1 + n_vq); a row sees earlier rows of its own document.
+    def forward(self, rows: torch.Tensor, positions: torch.Tensor, documents: torch.Tensor) -> Forward:
+        """What comes of packed rows (B, L, 1 + n_vq); a row sees earlier rows of its own document.
 
         ``positions`` and ``documents``: (B, L) int64, the row's place in its document and which document that is.
         """
@@ -40,7 +55,8 @@ class DelayNetwork(nn.Module):
             x = x + table(rows[..., book])
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        return self.language_model(x, positions, attention_bias(documents, x.dtype))
+        result: Forward = self.language_model(x, positions, attention_bias(documents, x.dtype))
+        return result
 
     def audio_logits(self, hidden: torch.Tensor, books: Sequence[int]) -> torch.Tensor:
         """(N, hidden) -> (N, len(books), audio_vocab_size + 1) for some codebooks."""
@@ -60,12 +76,18 @@ class Backbone(nn.Module):
         exponents = torch.arange(0, config.head_dim, 2).float() / config.head_dim
         self.register_buffer("inverse_frequencies", config.rope_theta**-exponents, persistent=False)
 
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor) -> Forward:
         angles = positions[..., None].float() * self.inverse_frequencies  # (B, L, D/2)
         cos, sin = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
-        for layer in self.layers:
-            x = layer(x, cos, sin, bias)
-        return normalize(self.norm, x)
+        words = x
+        scores = bias[:, 0]
+        for index, layer in enumerate(self.layers):
+            x, layer_scores = layer(x, cos, sin, bias)
+            if index == _SOUND_LAYER:
+                words = x
+            if index == ALIGNMENT_HEAD[0]:
+                scores = layer_scores[:, ALIGNMENT_HEAD[1]]
+        return Forward(normalize(self.norm, x), words, scores)
 
 
 class Layer(nn.Module):
@@ -78,9 +100,13 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = Mlp(config)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        x = x + self.self_attn(normalize(self.input_layernorm, x), cos, sin, bias)
-        return x + self.mlp(normalize(self.post_attention_layernorm, x))
+    def forward(
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The layer's output and its attention scores (B, heads, L, L)."""
+        mixed, scores = self.self_attn(normalize(self.input_layernorm, x), cos, sin, bias)
+        x = x + mixed
+        return x + self.mlp(normalize(self.post_attention_layernorm, x)), scores
 
 
 class Attention(nn.Module):
@@ -97,7 +123,10 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is attended to, (B, L, hidden), and the scores (B, heads, L, L)."""
         batch, length, _ = x.shape
         q, k, v = (
             projection(x).view(batch, length, heads, self.head_dim).transpose(1, 2)
@@ -114,7 +143,7 @@ class Attention(nn.Module):
         # Two products: on a CPU three times as fast as torch's fused attention with a mask.
         scores = (q * self.head_dim**-0.5) @ k.transpose(-1, -2) + bias
         mixed = torch.softmax(scores, -1, dtype=x.dtype) @ v
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1)), scores
 
 
 class Mlp(nn.Module):

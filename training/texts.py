@@ -1,13 +1,13 @@
 """Sentences to be read aloud: from packages that ship texts, from our grammar, never from the held-out set.
 
-Packaged texts are Debian's ``fortunes`` (files under ``/usr/share/games/fortunes``) and ``chatterbot-corpus``; rare
-words come from the pronunciation lexicon in ``hibari-tts``, which also decides what counts as a word.
+Packaged texts are Debian's ``fortunes`` (files under ``/usr/share/games/fortunes``), the example sentences of WordNet
+(``wordnet-base``) and ``chatterbot-corpus``; rare words come from the pronunciation lexicon in ``hibari-tts``, which
+also decides what counts as a word.
 """
 
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import random
 import re
@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.dialogues import held_out_sentences
+from streamer.evaluation import held_out_sentences
 from training.grammar import Sentence, make_sentence
+from training.packages import package_folder
 
 FORTUNES = Path("/usr/share/games/fortunes")
+WORDNET = Path("/usr/share/wordnet")
 # Files whose sentences are verse, code, spoofs in dialect, or jokes that a demonstration should not tell.
 _LEFT_OUT = frozenset(
     (
@@ -28,8 +30,11 @@ _LEFT_OUT = frozenset(
 )  # fmt: skip
 _NOT_SAID = frozenset(
     (
-        "ass", "blood", "christ", "damn", "dead", "die", "died", "drunk", "god", "gun", "guns", "hell", "jesus", "kill",
-        "killed", "killing", "kills", "murder", "naked", "nazi", "rape", "sex", "sexual", "sexy", "suicide", "war",
+        "abortion", "ass", "bastard", "blood", "body", "bomb", "breast", "breasts", "cancer", "christ", "damn",
+        "dead", "death", "die", "died", "drug", "drugs", "drunk", "fuck", "gay", "god", "gun", "guns", "hell", "jesus",
+        "kill", "killed", "killing", "kills", "lust", "murder", "murdered", "naked", "nazi", "negro", "nigger", "nude",
+        "penis", "piss", "rape", "raped", "sex", "sexual", "sexy", "shit", "slave", "slaves", "slut", "suicide",
+        "terrorist", "torture", "tortured", "urine", "war", "whore",
     )
 )  # fmt: skip
 _PLAIN = re.compile(r"[A-Z][A-Za-z ,.?!'\-]+[.?!]")
@@ -91,7 +96,7 @@ def _plain_words(text: str) -> str:
 
 
 def _lexicon() -> frozenset[str]:
-    path = _package_folder("hibari", "hibari-tts") / "assets" / "lexicon_us_gold.json.gz"
+    path = package_folder("hibari", "hibari-tts") / "assets" / "lexicon_us_gold.json.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return frozenset(word.lower() for word in json.load(file))
 
@@ -101,28 +106,33 @@ def _packaged_sentences() -> Iterator[str]:
         if path.is_file() and not path.suffix and path.name not in _LEFT_OUT:
             for fortune in path.read_text(encoding="utf-8", errors="ignore").split("\n%\n"):
                 yield from _split(fortune.replace('"', ""))
+    yield from _wordnet_examples()
     yield from _chatterbot_sentences()
+
+
+def _wordnet_examples() -> Iterator[str]:
+    for path in sorted(WORDNET.glob("data.*")):
+        for line in path.read_text(encoding="utf-8", errors="ignore").splitlines():
+            for example in re.findall(r'"([^"]+)"', line.partition("|")[2]):
+                yield from map(_whole_sentence, _split(example))
 
 
 def _chatterbot_sentences() -> Iterator[str]:
     import yaml
 
-    folder = _package_folder("chatterbot_corpus", "chatterbot-corpus") / "data" / "english"
+    folder = package_folder("chatterbot_corpus", "chatterbot-corpus") / "data" / "english"
     for path in sorted(folder.glob("*.yml")):
         conversations = yaml.safe_load(path.read_text(encoding="utf-8")).get("conversations", [])
         for said in (str(line) for conversation in conversations for line in conversation):
-            for sentence in _split(said):
-                whole = sentence[0].upper() + sentence[1:]
-                yield whole if whole[-1] in ".?!" else whole + ("?" if _QUESTION.match(whole) else ".")
+            yield from map(_whole_sentence, _split(said))
+
+
+def _whole_sentence(text: str) -> str:
+    """With a capital and an end mark."""
+    whole = text[0].upper() + text[1:]
+    return whole if whole[-1] in ".?!" else whole + ("?" if _QUESTION.match(whole) else ".")
 
 
 def _split(text: str) -> list[str]:
     pieces = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
     return [piece for piece in (p.strip(" -") for p in pieces) if piece]
-
-
-def _package_folder(module: str, distribution: str) -> Path:
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"{module} is not installed; this command needs: pip install {distribution}")
-    return Path(next(iter(spec.submodule_search_locations)))

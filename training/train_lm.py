@@ -1,7 +1,8 @@
-"""``python -m training.train_lm --corpus DIR --run DIR --steps N``: trains the delay language model.
+"""``python -m training.train_lm --corpus DIR --run DIR --steps N | --minutes M``: trains the delay language model.
 
 Starts from a published checkpoint, or from ``<run>/state.pt`` where there is one. Every batch depends on the seed and
-the step alone, so a run that was stopped ends as if it had not been. Losses go to ``<run>/log.jsonl``.
+the step alone, so a run that was stopped ends as if it had not been. Losses, also those of held-out recordings, go to
+``<run>/log.jsonl``.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch import nn
 
 from streamer.models import DelayConfig, load_tokenizer
-from training.network import DelayNetwork
+from training.network import DelayNetwork, Forward
 from training.packing import Batch, draw_batch
 from training.progress import progress_bar
 from training.samples import CodedCorpus, SampleMaker
+from training.words import SOUNDS_PER_WORD, SoundTable
 
 MODEL = Path(__file__).parent.parent / "streamer" / "assets" / "model"
 STATE, LOG = "state.pt", "log.jsonl"
 _WARM_UP_STEPS = 40
 _FLAT_SHARE, _FINAL_SHARE = 0.25, 0.02
-_TEXT_WEIGHT = 0.3
+_TEXT_WEIGHT, _SOUND_WEIGHT = 0.3, 0.3
+# The alignment head is drawn hard to where words are thought to be at first, then left to find out better.
+_GUIDE_WEIGHT, _LATE_GUIDE_WEIGHT, _GUIDED_SHARE = 0.3, 0.03, 0.4
+_HELD_OUT_STEPS, _HELD_OUT_BATCHES = 200, 2
+_UNTIMED_STEPS, _TIMED_STEPS = 10, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,10 @@ class TrainConfig:
     books_per_step: int = 5
     seed: int = 0
 
+    def guide_weight_at(self, step: int) -> float:
+        """How much the alignment head's loss counts at a step."""
+        return _GUIDE_WEIGHT if step < _GUIDED_SHARE * self.steps else _LATE_GUIDE_WEIGHT
+
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, from 0 on."""
         share = step / self.steps
@@ -54,16 +65,25 @@ class TrainConfig:
 
 
 class Trainer:
-    """Network, optimisers and the number of steps taken."""
+    """Network, optimisers and the number of steps taken.
 
-    def __init__(self, network: DelayNetwork, config: TrainConfig, device: torch.device) -> None:
+    ``n_sounds``: how many phonemes there are, and one for none. ``compiled``: through torch.compile, which takes a
+    minute or two at first and makes steps about half as long again without it.
+    """
+
+    def __init__(
+        self, network: DelayNetwork, config: TrainConfig, n_sounds: int, device: torch.device, compiled: bool = False
+    ) -> None:
         self.network = network.to(device)
+        torch.manual_seed(config.seed)
+        self.sound_head = nn.Linear(network.config.language.hidden_size, SOUNDS_PER_WORD * n_sounds).to(device)
         self.config = config
         self.device = device
         self.step = 0
+        self._forward = torch.compile(self.network) if compiled else self.network
         matrices = [p for p in network.language_model.layers.parameters() if p.ndim == 2]
         chosen = set(map(id, matrices))
-        others = [p for p in network.parameters() if id(p) not in chosen]
+        others = [p for p in (*network.parameters(), *self.sound_head.parameters()) if id(p) not in chosen]
         self._optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw", ns_steps=5),
             torch.optim.AdamW(others, betas=(0.9, 0.97), weight_decay=0.01, fused=True),
@@ -72,8 +92,9 @@ class Trainer:
         weights = torch.linspace(2.0, 0.5, network.config.n_vq)
         self._book_weights = (weights / weights.mean()).to(device)
 
-    def train(self, batch: Batch) -> dict[str, float]:
-        """One optimisation step; the losses in nats: ``text``, and ``code<k>`` of the codebooks that had their turn."""
+    def train(self, batch: Batch, sounds: torch.Tensor) -> dict[str, float]:
+        """One optimisation step; the losses in nats: ``text``, ``sound``, ``guide``, and ``code<k>`` of the codebooks
+        that had their turn. ``sounds``: (words, SOUNDS_PER_WORD), what the batch's ``sounds`` are rows of."""
         rate = self.config.learning_rate_at(self.step)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -83,19 +104,34 @@ class Trainer:
         rng = random.Random(f"books:{self.config.seed}:{self.step}")
         others = rng.sample(range(1, n_vq), min(self.config.books_per_step, n_vq) - 1)
         books = [0, *sorted(others)]
+        batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            text, codes = losses(self.network, batch.to(self.device), books)
+            forward = self._forward(batch.rows, batch.positions, batch.documents)
+            text, codes = code_losses(self.network, forward, batch, books)
+            sound = sound_loss(self.sound_head, forward, batch, sounds.to(self.device))
+            guide = guide_loss(forward, batch)
         weights = self._book_weights[books]
-        loss = (codes * weights).sum() / weights.sum() + _TEXT_WEIGHT * text
+        loss = (codes * weights).sum() / weights.sum() + _TEXT_WEIGHT * text + _SOUND_WEIGHT * sound
+        loss = loss + self.config.guide_weight_at(self.step) * guide
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self._optimizers:
             optimizer.step()
         self.step += 1
-        return {
-            "text": text.item(),
-            **{f"code{book}": value for book, value in zip(books, codes.tolist(), strict=True)},
-        }
+        named = {f"code{book}": value for book, value in zip(books, codes.tolist(), strict=True)}
+        return {"text": text.item(), "sound": sound.item(), "guide": guide.item(), **named}
+
+    @torch.no_grad()
+    def held_out(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """Mean losses, in nats, over recordings that are never trained on: ``held_out<k>`` of every codebook."""
+        books = range(self.network.config.n_vq)
+        total = torch.zeros(len(books))
+        for batch in batches:
+            there = batch.to(self.device)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                forward = self._forward(there.rows, there.positions, there.documents)
+                total += code_losses(self.network, forward, there, books)[1].cpu()
+        return {f"held_out{book}": value for book, value in enumerate((total / len(batches)).tolist())}
 
     def save(self, path: Path) -> None:
         """Put everything that the next step depends on in place whole."""
@@ -103,6 +139,7 @@ class Trainer:
             "config": asdict(self.config),
             "step": self.step,
             "network": self.network.state_dict(),
+            "sound_head": self.sound_head.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,18 +151,20 @@ class Trainer:
         """Take over what :meth:`save` wrote."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
+        self.sound_head.load_state_dict(state["sound_head"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
 
 
-def losses(network: DelayNetwork, batch: Batch, books: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def code_losses(
+    network: DelayNetwork, forward: Forward, batch: Batch, books: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross-entropy of the learned cells: of the text ids, (), and of each of ``books``, (len(books),)."""
-    hidden = network(batch.rows, batch.positions, batch.documents)
     # Row r predicts row r + 1; what a sequence begins with is never learned.
     wanted = batch.learned[:, 1:].any(-1).nonzero(as_tuple=True)
-    hidden = hidden[wanted]
-    targets, learned = batch.rows[:, 1:][wanted], batch.learned[:, 1:][wanted]
+    hidden = forward.hidden[wanted]
+    targets, learned = batch.targets[:, 1:][wanted], batch.learned[:, 1:][wanted]
     text = network.lm_heads[0](hidden).float()
     text_loss = F.cross_entropy(text[learned[:, 0]], targets[learned[:, 0], 0])
     columns = [1 + book for book in books]
@@ -133,6 +172,22 @@ def losses(network: DelayNetwork, batch: Batch, books: Sequence[int]) -> tuple[t
     each = F.cross_entropy(logits.flatten(0, 1), targets[:, columns].flatten(), reduction="none")
     mask = learned[:, columns]
     return text_loss, (each.view(mask.shape) * mask).sum(0) / mask.sum(0).clamp_min(1)
+
+
+def sound_loss(head: nn.Linear, forward: Forward, batch: Batch, sounds: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the phonemes of words, at their last bytes."""
+    at = (batch.sounds >= 0).nonzero(as_tuple=True)
+    logits = head(forward.words[at]).float().view(-1, head.out_features // SOUNDS_PER_WORD)
+    return F.cross_entropy(logits, sounds[batch.sounds[at]].flatten())
+
+
+def guide_loss(forward: Forward, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the alignment head's attention against the words that are thought to be said."""
+    spoken = batch.guide_weights.sum(-1).gt(0).nonzero(as_tuple=True)
+    log_attention = forward.scores[spoken].float().log_softmax(-1).gather(-1, batch.guide[spoken])
+    # A minus infinity with no weight must not become NaN.
+    weights = batch.guide_weights[spoken]
+    return -(log_attention.masked_fill(weights == 0, 0.0) * weights).sum(-1).mean()
 
 
 def load_network(folder: Path) -> DelayNetwork:
@@ -149,31 +204,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.steps, options.learning_rate, options.sequences, options.rows, options.books, options.seed
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(load_network(options.model), config, device)
+    network = load_network(options.model)
+    corpus = CodedCorpus(options.corpus, network.config.n_vq)
+    held_out = CodedCorpus(options.corpus, network.config.n_vq, held_out=True)
+    table = SoundTable.of_corpus(options.corpus, corpus.words() | held_out.words())
+    trainer = Trainer(network, config, table.n_sounds, device, compiled=options.compile)
     state_path = options.run / STATE
     if state_path.exists():
         trainer.resume(state_path)
         print(f"{state_path}: goes on from step {trainer.step}", flush=True)
-    corpus = CodedCorpus(options.corpus, trainer.network.config.n_vq)
     print(f"{corpus.n_frames / 12.5 / 3600:.1f} h of speech, voices {', '.join(corpus.voices)}", flush=True)
-    maker = SampleMaker(load_tokenizer(options.model), trainer.network.config, corpus)
-    run(trainer, maker, options.run, options.save_minutes * 60)
+    tokenizer = load_tokenizer(options.model)
+    makers = [SampleMaker(tokenizer, network.config, c, table) for c in (corpus, held_out)]
+    run(trainer, makers[0], makers[1], table.sounds, options.run, options.save_minutes * 60, options.minutes)
     return 0
 
 
-def run(trainer: Trainer, maker: SampleMaker, folder: Path, save_seconds: float) -> None:
-    """All steps that are left, with a line of ``log.jsonl`` for each and a state saved now and then."""
-    config, c = trainer.config, trainer.network.config
+def run(
+    trainer: Trainer,
+    maker: SampleMaker,
+    held_out: SampleMaker,
+    sounds: torch.Tensor,
+    folder: Path,
+    save_seconds: float,
+    minutes: float | None = None,
+) -> None:
+    """All steps that are left, with a line of ``log.jsonl`` for each and a state saved now and then.
+
+    With ``minutes`` the number of steps is what fits into that time, as the first few show: for a machine on loan.
+    """
+    config, c, timed_from = trainer.config, trainer.network.config, trainer.step + _UNTIMED_STEPS
     empty_row = torch.tensor([c.pad_token_id, *[c.audio_pad_code] * c.n_vq])
+
+    def batch_of(source: SampleMaker, name: str) -> Batch:
+        return draw_batch(source, random.Random(name), config.sequences, config.rows, empty_row)
+
+    unseen = [batch_of(held_out, f"held out:{i}") for i in range(_HELD_OUT_BATCHES)]
     folder.mkdir(parents=True, exist_ok=True)
     began = saved = time.monotonic()
-    n_rows, smooth = 0, 0.0
+    n_rows, smooth, timed_at = 0, 0.0, began
     with (folder / LOG).open("a", encoding="utf-8") as log, progress_bar("steps", config.steps, "steps") as bar:
         bar.advance(trainer.step)
-        while trainer.step < config.steps:
-            rng = random.Random(f"batch:{config.seed}:{trainer.step}")
-            batch = draw_batch(maker, rng, config.sequences, config.rows, empty_row)
-            report = trainer.train(batch)
+        while trainer.step < trainer.config.steps:
+            if minutes and trainer.step == timed_from:
+                timed_at = time.monotonic()
+            if minutes and trainer.step == timed_from + _TIMED_STEPS:
+                seconds_each = (time.monotonic() - timed_at) / _TIMED_STEPS
+                fitting = int((minutes * 60 - (time.monotonic() - began)) / seconds_each)
+                trainer.config = replace(config, steps=trainer.step + max(1, fitting))
+                print(f"{seconds_each:.3f} s a step: {trainer.config.steps} steps", flush=True)
+            batch = batch_of(maker, f"batch:{config.seed}:{trainer.step}")
+            report = trainer.train(batch, sounds)
+            if trainer.step % _HELD_OUT_STEPS == 0 or trainer.step == trainer.config.steps:
+                report |= trainer.held_out(unseen)
             n_rows += batch.n_rows
             smooth = report["code0"] if not smooth else 0.98 * smooth + 0.02 * report["code0"]
             log.write(json.dumps({"step": trainer.step, **{k: round(v, 4) for k, v in report.items()}}) + "\n")
@@ -190,7 +273,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.train_lm", description="Train the language model.")
     parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="folder with codes")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="where state and log go")
-    parser.add_argument("--steps", type=int, required=True, help="length of the whole run, which shapes its schedule")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, default=1_000_000, help="of the whole run, which shapes its schedule")
+    length.add_argument("--minutes", type=float, help="as many steps as fit into this time, from now on")
     parser.add_argument(
         "--model", type=Path, default=MODEL, help="checkpoint to start from (default: the embedded one)"
     )
@@ -199,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=640, help="rows of a sequence")
     parser.add_argument("--books", type=int, default=5, help="codebook heads trained a step")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
     parser.add_argument("--save-minutes", type=float, default=3.0)
     return parser
 

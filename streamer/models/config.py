@@ -60,7 +60,11 @@ class LanguageConfig:
 
 @dataclass(frozen=True, slots=True)
 class DelayConfig:
-    """A ``moss_tts_delay`` checkpoint: backbone, number of codebooks, and the ids with a meaning."""
+    """A ``moss_tts_delay`` checkpoint: backbone, number of codebooks, and the ids with a meaning.
+
+    ``alignment_heads``: (layer, head) of the attention heads that look at the text being said; most checkpoints
+    declare none.
+    """
 
     language: LanguageConfig
     n_vq: int
@@ -75,13 +79,15 @@ class DelayConfig:
     audio_user_slot_token_id: int
     audio_assistant_gen_slot_token_id: int
     audio_assistant_delay_slot_token_id: int
+    alignment_heads: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def from_folder(cls, folder: Path) -> DelayConfig:
         """Read ``config.json``; :class:`CheckpointError` names the field that is missing or of a wrong type."""
         raw = read_config(folder, MODEL_TYPE)
         language = LanguageConfig.from_dict(require(raw, "language_config", dict))
-        config = cls(language=language, **{f.name: require(raw, f.name, int) for f in fields(cls)[1:]})
+        ids = {f.name: require(raw, f.name, int) for f in fields(cls) if f.type == "int"}
+        config = cls(language=language, alignment_heads=_alignment_heads(raw, language), **ids)
         for name in (f.name for f in fields(cls) if f.name.endswith("_token_id")):
             if not 0 <= getattr(config, name) < language.vocab_size:
                 raise CheckpointError(f"config.json: {name!r} is outside the vocabulary")
@@ -90,6 +96,21 @@ class DelayConfig:
         if config.audio_pad_code != config.audio_vocab_size:
             raise CheckpointError("config.json: 'audio_pad_code' must equal 'audio_vocab_size'")
         return config
+
+
+def _alignment_heads(raw: Mapping[str, Any], language: LanguageConfig) -> tuple[tuple[int, int], ...]:
+    pairs = raw.get("alignment_heads", [])
+    wanted = f"[[layer, head], ...] with layers below {language.n_layers} and heads below {language.n_heads}"
+    try:
+        heads = tuple((layer, head) for layer, head in pairs)
+        # A bool counts as an int in Python, not in JSON.
+        fits = all(type(layer) is int and type(head) is int for layer, head in heads)
+        fits = fits and all(0 <= layer < language.n_layers and 0 <= head < language.n_heads for layer, head in heads)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise CheckpointError(f"config.json: 'alignment_heads' is {pairs!r}, expected {wanted}")
+    return heads
 
 
 @dataclass(frozen=True, slots=True)

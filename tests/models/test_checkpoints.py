@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from transformers import Qwen3Config, Qwen3Model
 
 from streamer import DelayModel, SamplingParams
 from streamer.checkpoint import CheckpointError
-from streamer.models import LanguageConfig, load_tokenizer
+from streamer.models import DelayConfig, LanguageConfig, load_tokenizer
 from streamer.models.qwen3 import KVPool, Qwen3Decoder
+from streamer.speech import ASSETS
 
 Edit = Callable[[Path], None]
 
@@ -77,6 +80,14 @@ BROKEN: list[tuple[str, Edit, str]] = [
     ("truncated", truncate, r"model\.safetensors: not a whole safetensors file"),
     ("other architecture", edit_config(lambda c: c.update(model_type="llama")), "model_type is 'llama'"),
     ("missing field", edit_config(lambda c: c.pop("n_vq")), "'n_vq' is missing"),
+    *(
+        (
+            f"alignment heads {value!r}",
+            edit_config(partial(dict.update, alignment_heads=value)),
+            "'alignment_heads' is",
+        )
+        for value in (3, [3], [[0]], [["0", "1"]], [[True, 0]], [[99, 0]], [[0, 99]], [[-1, 0]])
+    ),
     ("field of wrong type", edit_config(lambda c: c.update(n_vq="4")), "'n_vq' is '4', expected int"),
     (
         "id outside",
@@ -164,6 +175,30 @@ def test_generation_config_gives_the_default_sampling(folder: Path) -> None:
     (folder / "generation_config.json").write_text('{"top_p": 7}')
     with pytest.raises(CheckpointError, match="audio_top_p is 7"):
         DelayModel.from_pretrained(folder)
+
+
+def test_alignment_heads_are_read_and_none_is_the_default(folder: Path) -> None:
+    assert DelayConfig.from_folder(folder).alignment_heads == ()
+    edit_config(lambda c: c.update(alignment_heads=[[1, 0], [0, 1]]))(folder)
+    assert DelayConfig.from_folder(folder).alignment_heads == ((1, 0), (0, 1))
+
+
+def test_the_embedded_checkpoints_have_the_published_layout() -> None:
+    for part, published in (("model", "delay-nvq4/model"), ("codec", "codec-nq8/codec")):
+        ours, theirs = ASSETS / part, GOLDEN / published
+        tensors, wanted = (layout(load_file(folder / "model.safetensors")) for folder in (ours, theirs))
+        # Where the quantizer is as wide as the encoder, the published codec has no projections around it.
+        narrower = {entry for entry in wanted if entry[0].startswith(("quantizer.input_proj", "quantizer.output_proj"))}
+        assert tensors == wanted - narrower
+        config, golden = (json.loads((folder / "config.json").read_text()) for folder in (ours, theirs))
+        # The library that wrote the file puts its version in, and a default for whatever was left out.
+        assert golden.keys() - {"transformers_version"} <= config.keys() <= golden.keys() | {"alignment_heads"}
+        assert config.get("language_config", {}).keys() <= golden.get("language_config", {}).keys() | {"rope_theta"}
+
+
+def layout(tensors: dict[str, torch.Tensor]) -> set[tuple[str, int]]:
+    """Names, numbers in them left open, and dimensions."""
+    return {(re.sub(r"\d+", "N", name), tensor.ndim) for name, tensor in tensors.items()}
 
 
 def test_a_hub_id_loads_from_the_hubs_cache(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from streamer.models import DelayConfig, load_tokenizer
 from training.samples import CodedCorpus, SampleMaker
 from training.train_lm import MODEL
+from training.words import SoundTable
 
 torch.set_num_threads(1)
 
@@ -39,5 +40,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, config: DelayConfig) -> Cod
 
 
 @pytest.fixture(scope="session")
-def maker(tokenizer: Any, config: DelayConfig, corpus: CodedCorpus) -> SampleMaker:
-    return SampleMaker(tokenizer, config, corpus)
+def table() -> SoundTable:
+    """Words of the samples in an alphabet of a few letters."""
+    return SoundTable({"Sentence": "sentns", "of": "ov", "high": "hi", "low": "lo", "Hello": "helo"}, list("ehilnostv"))
+
+
+@pytest.fixture(scope="session")
+def maker(tokenizer: Any, config: DelayConfig, corpus: CodedCorpus, table: SoundTable) -> SampleMaker:
+    return SampleMaker(tokenizer, config, corpus, table)

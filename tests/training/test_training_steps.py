@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,24 @@ import torch
 import streamer
 from streamer.checkpoint import CheckpointError
 from training.export import export
-from training.network import DelayNetwork
+from training.network import ALIGNMENT_HEAD, DelayNetwork
 from training.packing import Batch, draw_batch
 from training.samples import SampleMaker
-from training.train_lm import MODEL, STATE, TrainConfig, Trainer, load_network, losses, run
+from training.train_lm import (
+    LOG,
+    MODEL,
+    STATE,
+    TrainConfig,
+    Trainer,
+    code_losses,
+    guide_loss,
+    load_network,
+    run,
+    sound_loss,
+)
+from training.words import SOUNDS_PER_WORD, SoundTable
 
+N_SOUNDS = 10
 SMALL = TrainConfig(steps=4, sequences=1, rows=320, books_per_step=3, seed=3)
 
 
@@ -31,7 +46,7 @@ def network() -> DelayNetwork:
 
 
 def trainer_of(network: DelayNetwork, config: TrainConfig = SMALL) -> Trainer:
-    return Trainer(network, config, torch.device("cpu"))
+    return Trainer(network, config, N_SOUNDS, torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -41,7 +56,7 @@ def test_network_gives_the_servers_logits_also_when_packed(network: DelayNetwork
     inside = batch.documents[0] == 2
     model = streamer.DelayModel.from_pretrained(MODEL)
     text, codes = model.logits(batch.rows[0, inside])
-    hidden = network(batch.rows, batch.positions, batch.documents)[0, inside]
+    hidden = network(batch.rows, batch.positions, batch.documents).hidden[0, inside]
     assert torch.allclose(network.lm_heads[0](hidden), text, atol=2e-3)
     assert torch.allclose(network.audio_logits(hidden, range(8))[..., :1024], codes[..., :1024], atol=2e-3)
 
@@ -49,38 +64,100 @@ def test_network_gives_the_servers_logits_also_when_packed(network: DelayNetwork
 @torch.no_grad()
 def test_loss_is_the_mean_over_learned_cells(network: DelayNetwork, maker: SampleMaker) -> None:
     batch = batch_of(maker, 2)
-    text, codes = losses(network, batch, [0, 5])
-    hidden = network(batch.rows, batch.positions, batch.documents)
+    forward = network(batch.rows, batch.positions, batch.documents)
+    text, codes = code_losses(network, forward, batch, [0, 5])
+    hidden = forward.hidden
     for column, loss in ((0, text), (1, codes[0]), (6, codes[1])):
         picked = batch.learned[:, 1:, column]
         logits = network.lm_heads[column](hidden[:, :-1][picked])
-        wanted = batch.rows[:, 1:, column][picked]
+        wanted = batch.targets[:, 1:, column][picked]
         expected = -logits.log_softmax(-1)[torch.arange(len(wanted)), wanted].mean()
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_a_step_lowers_the_loss_of_its_batch(network: DelayNetwork, maker: SampleMaker) -> None:
+def test_a_step_lowers_every_loss_of_its_batch(network: DelayNetwork, maker: SampleMaker, table: SoundTable) -> None:
     batch = batch_of(maker, 3)
     trainer = trainer_of(network, TrainConfig(steps=100, books_per_step=8))
-    before = trainer.train(batch)
-    trainer.train(batch)
-    after = trainer.train(batch)
-    assert after["code0"] < before["code0"]
-    assert after["code7"] < before["code7"]
+    before = trainer.train(batch, table.sounds)
+    for _ in range(3):
+        after = trainer.train(batch, table.sounds)
+    for name in ("code0", "code7", "sound", "guide"):
+        assert after[name] < before[name], name
 
 
-def test_a_stopped_run_ends_as_if_it_had_not_been(maker: SampleMaker, tmp_path: Path) -> None:
+@torch.no_grad()
+def test_the_alignment_heads_scores_are_those_of_its_layer(network: DelayNetwork, maker: SampleMaker) -> None:
+    layer, head = ALIGNMENT_HEAD
+    attention = network.language_model.get_submodule(f"layers.{layer}.self_attn")
+    seen: list[torch.Tensor] = []
+    attention.register_forward_hook(lambda module, args, result: seen.append(result[1]))
+    batch = batch_of(maker, 1)
+    forward = network(batch.rows, batch.positions, batch.documents)
+    assert torch.equal(forward.scores, seen[0][:, head])
+    # A row cannot look at later ones, nor into another document.
+    blind = batch.documents[:, :, None] != batch.documents[:, None, :]
+    assert forward.scores[blind].max() == -torch.inf
+
+
+@torch.no_grad()
+def test_guide_and_sound_losses_are_the_mean_over_their_rows(
+    network: DelayNetwork, maker: SampleMaker, table: SoundTable
+) -> None:
+    batch = batch_of(maker, 2)
+    forward = network(batch.rows, batch.positions, batch.documents)
+    log_attention = forward.scores.log_softmax(-1)
+    each = [
+        -sum(
+            weight * log_attention[b, row, at]
+            for weight, at in zip(weights, batch.guide[b, row], strict=True)
+            if weight
+        )
+        for b in range(2)
+        for row, weights in enumerate(batch.guide_weights[b].tolist())
+        if sum(weights) > 0
+    ]
+    assert guide_loss(forward, batch).item() == pytest.approx(float(sum(each)) / len(each), rel=1e-4)
+
+    head = torch.nn.Linear(256, SOUNDS_PER_WORD * N_SOUNDS)
+    losses = [
+        torch.nn.functional.cross_entropy(head(forward.words[b, row]).view(SOUNDS_PER_WORD, -1), table.sounds[word])
+        for b in range(2)
+        for row, word in enumerate(batch.sounds[b].tolist())
+        if word >= 0
+    ]
+    assert sound_loss(head, forward, batch, table.sounds).item() == pytest.approx(
+        float(sum(losses)) / len(losses), rel=1e-4
+    )
+
+
+def test_held_out_losses_are_logged_and_teach_nothing(maker: SampleMaker, table: SoundTable, tmp_path: Path) -> None:
+    trainer = trainer_of(load_network(MODEL), replace(SMALL, steps=1))
+    run(trainer, maker, maker, table.sounds, tmp_path, save_seconds=1e9)
+    (line,) = map(json.loads, (tmp_path / LOG).read_text().splitlines())
+    weights = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    again = trainer.held_out([batch_of(maker, 1)])
+    assert set(again) == {f"held_out{book}" for book in range(8)} <= set(line)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.network.state_dict().items())
+
+
+def test_the_guide_lets_go_after_a_while() -> None:
+    weights = [TrainConfig(steps=10).guide_weight_at(step) for step in range(10)]
+    assert weights == [0.3] * 4 + [0.03] * 6
+
+
+def test_a_stopped_run_ends_as_if_it_had_not_been(maker: SampleMaker, table: SoundTable, tmp_path: Path) -> None:
     whole = trainer_of(load_network(MODEL))
-    run(whole, maker, tmp_path / "whole", save_seconds=1e9)
+    run(whole, maker, maker, table.sounds, tmp_path / "whole", save_seconds=1e9)
 
     stopped = trainer_of(load_network(MODEL))
     for step in range(2):
         empty_row = torch.tensor([256, *[1024] * 8])
-        stopped.train(draw_batch(maker, random.Random(f"batch:3:{step}"), 1, 320, empty_row))
+        batch = draw_batch(maker, random.Random(f"batch:3:{step}"), 1, 320, empty_row)
+        stopped.train(batch, table.sounds)
     stopped.save(tmp_path / "stopped" / STATE)
     resumed = trainer_of(load_network(MODEL))
     resumed.resume(tmp_path / "stopped" / STATE)
-    run(resumed, maker, tmp_path / "stopped", save_seconds=1e9)
+    run(resumed, maker, maker, table.sounds, tmp_path / "stopped", save_seconds=1e9)
 
     assert resumed.step == whole.step == 4
     for name, tensor in whole.network.state_dict().items():
@@ -103,7 +180,7 @@ def test_export_is_a_checkpoint_the_server_loads(network: DelayNetwork, maker: S
     assert model.default_sampling == streamer.DelayModel.from_pretrained(MODEL).default_sampling
     rows = batch_of(maker, 4).rows[0, :50]
     with torch.no_grad():
-        hidden = network(rows[None], torch.arange(50)[None], torch.ones(1, 50, dtype=torch.int64))[0]
+        hidden = network(rows[None], torch.arange(50)[None], torch.ones(1, 50, dtype=torch.int64)).hidden[0]
         assert torch.allclose(model.logits(rows)[0], network.lm_heads[0](hidden), atol=0.05)
 
 
