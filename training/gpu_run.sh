@@ -1,10 +1,10 @@
 #!/bin/sh
 # The language model's run on a machine with a GPU and no network, in one command:
 #     training/gpu_run.sh CORPUS RUN OUT [minutes]
-# RUN keeps the state, so that a second call goes on; OUT receives the exported checkpoint, the losses and, in pieces of
-# 15 MB, the state to go on from. CORPUS has codes/ (about 0.8 MB an hour of speech: bring that, not the speech)
-# and sounds.json, which the first run on the machine that made the corpus leaves there. Needs torch, numpy, rich,
-# safetensors and transformers.
+# CORPUS has codes/ (about 0.8 MB an hour of speech: bring that, not the speech) and sounds.json, which training leaves
+# there on the machine that made the corpus. RUN keeps the state, so that a second call goes on. OUT receives the losses,
+# the alignment head's error and the checkpoint in pieces of 15 MB (cat OUT/checkpoint.tar.gz.* | tar -xzf -).
+# Needs torch, numpy, rich, safetensors and transformers.
 set -eu
 corpus=$1 run=$2 out=$3 minutes=${4:-25}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,4 +17,3 @@ python -m training.export --run "$run" --out "$run/checkpoint"
 python -m training.alignment --corpus "$corpus" --model "$run/checkpoint" --dialogues 20 | tee "$out/alignment.json"
 cp "$run/log.jsonl" "$out/log.jsonl"
 tar -C "$run" -czf - checkpoint | split -b 15M - "$out/checkpoint.tar.gz."
-split -b 15M "$run/state.pt" "$out/state.pt."

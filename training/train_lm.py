@@ -252,7 +252,7 @@ def run(
                 seconds_each = (time.monotonic() - timed_at) / _TIMED_STEPS
                 fitting = int((minutes * 60 - (time.monotonic() - began)) / seconds_each)
                 trainer.config = replace(config, steps=trainer.step + max(1, fitting))
-                print(f"{seconds_each:.3f} s a step: {trainer.config.steps} steps", flush=True)
+                bar.aim(trainer.config.steps)
             batch = batch_of(maker, f"batch:{config.seed}:{trainer.step}")
             report = trainer.train(batch, sounds)
             if trainer.step % _HELD_OUT_STEPS == 0 or trainer.step == trainer.config.steps:

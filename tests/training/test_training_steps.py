@@ -140,6 +140,13 @@ def test_held_out_losses_are_logged_and_teach_nothing(maker: SampleMaker, table:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.network.state_dict().items())
 
 
+def test_a_run_by_the_clock_falls_to_its_end(maker: SampleMaker, table: SoundTable, tmp_path: Path) -> None:
+    trainer = trainer_of(load_network(MODEL), replace(SMALL, steps=1_000_000))
+    run(trainer, maker, maker, table.sounds, tmp_path, save_seconds=1e9, minutes=1e-6)
+    # The clock is read after ten steps of getting going and twenty that are timed; no time is left for more than one.
+    assert trainer.step == trainer.config.steps == 31
+
+
 def test_the_guide_lets_go_after_a_while() -> None:
     weights = [TrainConfig(steps=10).guide_weight_at(step) for step in range(10)]
     assert weights == [0.3] * 4 + [0.03] * 6
