@@ -19,7 +19,7 @@ from streamer.voices import Voice, VoiceRegistry
 ASSETS = Path(__file__).parent / "assets"
 PUBLISHED_CODEC = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 # Who speaks when a client names no voice: neighbours that are told apart.
-EMBEDDED_ORDER = ("heart", "joe", "joan", "heart_low")
+EMBEDDED_ORDER = ("heart", "joe", "heart_low")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

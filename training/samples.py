@@ -28,7 +28,7 @@ _N_SPEAKERS, _N_SPEAKERS_WEIGHTS = (1, 2, 3, 4, 5), (0.15, 0.55, 0.18, 0.07, 0.0
 _REFERENCE_FRAMES = (18, 36)
 _P_REFERENCES, _P_ANY_TAGS, _P_TWO_UTTERANCES, _P_NOISE = 0.95, 0.3, 0.2, 0.6
 _HIGHEST_NOISE = 0.12
-_SHARE_POWER = 0.8
+_SHARE_POWER = 0.5
 # Speech begins and ends this far into the frames that hold it: the teachers leave 40 ms of silence.
 _EDGE_FRAMES = 0.5
 # Where one word gives way to the next is known to about this.
@@ -77,7 +77,7 @@ class CodedCorpus:
         if not any(self._utterances.values()):
             raise FileNotFoundError(f"{folder}: no codes; run python -m training.encode --corpus {folder} first")
         self.voices = tuple(self._utterances)
-        # A little more than their hours give the small ones; with equal shares they would be learned by heart.
+        # Between equal shares, with which a small one would be learned by heart, and shares by hours.
         self.shares = {voice: len(utterances) ** _SHARE_POWER for voice, utterances in self._utterances.items()}
 
     @property
