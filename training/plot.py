@@ -12,6 +12,7 @@ from training.train_lm import LOG
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 360, 40
 _SMOOTHING = 0.97
+_POINTS = 240
 _COLOURS = ("#1b6ca8", "#2a9d8f", "#e9a23b", "#e76f51", "#9b5de5", "#8d99ae", "#6d597a", "#b56576")
 
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw(reports: Sequence[dict[str, float]]) -> str:
     """An SVG with a curve for each codebook. ``reports``: ``step`` and ``code<k>`` in nats; at least one."""
-    curves = {name: smooth(reports, name) for name in sorted({k for r in reports for k in r if k.startswith("code")})}
+    names = sorted({k for r in reports for k in r if k.startswith("code")})
+    curves = {name: thinned(smooth(reports, name)) for name in names}
     values = [value for curve in curves.values() for _, value in curve]
     low, high, last = min(values), max(values), max(report["step"] for report in reports)
     width, height = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
@@ -49,6 +51,11 @@ def draw(reports: Sequence[dict[str, float]]) -> str:
         x, y = place(*curve[-1]).split(",")
         parts.append(f'<text x="{float(x) + 3:.1f}" y="{y}" font-size="10" fill="{colour}">{name[4:]}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+def thinned(curve: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """About as many points as can be told apart, the last among them."""
+    return curve[:: -max(1, len(curve) // _POINTS)][::-1]
 
 
 def smooth(reports: Sequence[dict[str, float]], name: str) -> list[tuple[float, float]]:
