@@ -107,12 +107,12 @@ def test_a_dialogue_is_spoken_by_a_server_of_its_own_and_judged(
 def test_limits_that_are_not_kept_give_exit_code_1(
     url: str, dialogues: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ("--url", url, "--dialogues", dialogues, "--json", tmp_path / "r.json", "--clients", "1")
+    given = ("--url", url, "--dialogues", dialogues, "--json", tmp_path / "r.json", "--clients", "1", "--seed", "1")
     heard = ("good morning", "hello how are you")
-    kept = parsed(*given, "--max-wer", "0.25", "--min-acc", "0", "--max-runaway", "1")
+    kept = parsed(*given, "--max-wer", "0.25", "--min-acc", "0.95", "--max-runaway", "0.01")
     assert evaluate.evaluate(kept, lambda: judges(*heard)) == 0
     assert capsys.readouterr().err == ""
-    missed = parsed(*given, "--max-wer", "0.2", "--min-acc", "0", "--sampling", "audio_top_k=5")
+    missed = parsed(*given, "--max-wer", "0.2", "--min-acc", "0.95", "--sampling", "audio_top_k=5")
     assert evaluate.evaluate(missed, lambda: judges(*heard)) == 1
     assert capsys.readouterr().err == "streamer eval: --max-wer 0.2: the word error rate is 0.2500\n"
     settings = json.loads((tmp_path / "r.json").read_text())["settings"]
