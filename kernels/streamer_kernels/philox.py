@@ -1,20 +1,20 @@
 """Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
 A number depends on its key and counter alone, so a draw keyed by (seed, row, codebook, token) is the same in any
-batch, slot or block size, and in any implementation: Triton's ``tl.philox`` gives the same bits.
+batch, slot or block size, and in any implementation: ``philox_host`` and ``philox_triton`` give the same bits.
 """
 
 from __future__ import annotations
 
 import torch
 
-_MASK = 0xFFFFFFFF
-_MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
-_KEY_STEP_0, _KEY_STEP_1 = 0x9E3779B9, 0xBB67AE85
-_ROUNDS = 10
+MASK = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
 # Steps of 2**-31, as tl.rand has them; both ends are kept out of reach of log(0).
-_SCALE = 4.6566127342e-10
-_LOWEST, _HIGHEST = 4.66e-10, 1.0 - 2.0**-24
+UNIFORM_STEP = 4.6566127342e-10
+LOWEST, HIGHEST = 4.66e-10, 1.0 - 2.0**-24
 
 
 def philox_uint32(seed: torch.Tensor, *counter: torch.Tensor) -> torch.Tensor:
@@ -24,17 +24,17 @@ def philox_uint32(seed: torch.Tensor, *counter: torch.Tensor) -> torch.Tensor:
     """
     zero = torch.zeros((), dtype=torch.int64, device=seed.device)
     c0, c1, c2, c3 = (*counter, *[zero] * (4 - len(counter)))
-    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
-    for _ in range(_ROUNDS):
+    k0, k1 = seed & MASK, (seed >> 32) & MASK
+    for _ in range(ROUNDS):
         # The 64-bit products wrap in int64; their low and high words are right all the same.
-        p0, p1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c1, c2, c3 = (
-            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
-            p1 & _MASK,
-            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
-            p0 & _MASK,
+            ((p1 >> 32) & MASK) ^ c1 ^ k0,
+            p1 & MASK,
+            ((p0 >> 32) & MASK) ^ c3 ^ k1,
+            p0 & MASK,
         )
-        k0, k1 = (k0 + _KEY_STEP_0) & _MASK, (k1 + _KEY_STEP_1) & _MASK
+        k0, k1 = (k0 + KEY_STEPS[0]) & MASK, (k1 + KEY_STEPS[1]) & MASK
     return c0
 
 
@@ -42,5 +42,10 @@ def philox_uniform(seed: torch.Tensor, *counter: torch.Tensor) -> torch.Tensor:
     """Uniform float32 in (0, 1), never 0 and never 1; arguments as :func:`philox_uint32`."""
     word = philox_uint32(seed, *counter)
     # The word read as a signed integer, negative values folded over: 31 random bits.
-    folded = torch.where(word < 2**31, word, _MASK - word)
-    return (folded.to(torch.float32) * _SCALE).clamp(_LOWEST, _HIGHEST)
+    folded = torch.where(word < 2**31, word, MASK - word)
+    return (folded.to(torch.float32) * UNIFORM_STEP).clamp(LOWEST, HIGHEST)
+
+
+def gumbel_noise(seed: torch.Tensor, *counter: torch.Tensor) -> torch.Tensor:
+    """Standard Gumbel noise in float64, whose argmax over log-weights is a draw; arguments as :func:`philox_uint32`."""
+    return -torch.log(-torch.log(philox_uniform(seed, *counter).double()))

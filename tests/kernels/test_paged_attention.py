@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from streamer_kernels import decode_attention, embed_rows, prefill_attention, write_kv
+from streamer_kernels import decode_attention, embed_rows, plan_decode, prefill_attention, write_kv
 
 BLOCK = 16
 
@@ -42,8 +42,7 @@ def test_decode_equals_dense_attention(n_heads: int, n_kv_heads: int, head_dim: 
     k, v, tables = make_pool(n_kv_heads, head_dim, lengths)
     q = torch.randn(len(lengths), n_heads, head_dim)
     padded = pad(tables)
-    unseen = torch.arange(padded.shape[1] * BLOCK)[None] >= torch.tensor(lengths)[:, None]
-    out = decode_attention(q, k, v, padded, unseen)
+    out = decode_attention(q, k, v, plan_decode(padded, torch.tensor(lengths) - 1, BLOCK))
     expected = torch.stack([dense(*row) for row in zip(q, [k] * 7, [v] * 7, tables, lengths, strict=True)])
     torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
 
@@ -66,11 +65,10 @@ def test_a_sequence_gets_the_same_bits_alone_and_in_company(n_heads: int, n_kv_h
     k, v, tables = make_pool(n_kv_heads, head_dim, lengths)
     q = torch.randn(len(lengths), n_heads, head_dim)
     padded = pad(tables)
-    together = decode_attention(
-        q, k, v, padded, torch.arange(padded.shape[1] * BLOCK)[None] >= torch.tensor(lengths)[:, None]
-    )
-    for i, (table, length) in enumerate(zip(tables, lengths, strict=True)):
-        alone = decode_attention(q[i : i + 1], k, v, table[None], torch.arange(len(table) * BLOCK)[None] >= length)
+    positions = torch.tensor(lengths) - 1
+    together = decode_attention(q, k, v, plan_decode(padded, positions, BLOCK))
+    for i, table in enumerate(tables):
+        alone = decode_attention(q[i : i + 1], k, v, plan_decode(table[None], positions[i : i + 1], BLOCK))
         assert torch.equal(alone[0], together[i])
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 
 def embed_rows(rows: torch.Tensor, text_table: torch.Tensor, audio_table: torch.Tensor) -> torch.Tensor:
-    """Sum of 1 + n_vq embeddings for each row.
-
-    rows: (N, 1+n_vq) int64; text_table: (vocab, hidden); audio_table: (n_vq, codes+1, hidden), one table a codebook.
-    Returns (N, hidden).
-    """
+    """See :func:`streamer_kernels.embed_rows`."""
     n_vq, n_codes, hidden = audio_table.shape
-    offsets = torch.arange(n_vq, device=rows.device) * n_codes
+    offsets = torch.arange(0, n_vq * n_codes, n_codes, device=rows.device)
     bags = rows[:, 1:] + offsets  # (N, n_vq) into the stacked table
-    audio = torch.nn.functional.embedding_bag(bags, audio_table.view(-1, hidden), mode="sum")
-    return text_table[rows[:, 0]] + audio
+    stacked = audio_table.view(-1, hidden)
+    text = F.embedding(rows[:, 0], text_table)
+    if text.dtype == torch.float32:
+        return F.embedding_bag(bags, stacked, mode="sum").add_(text)
+    return F.embedding(bags, stacked).sum(1, dtype=torch.float32).add_(text).to(text.dtype)
