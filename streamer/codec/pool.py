@@ -1,5 +1,7 @@
 """Many decode streams in one batch: a call advances the named streams by one frame, each at its own position.
 
+Positions are kept on the device: a call is the same chain of operations each time, and can be captured as a graph.
+
 Every layer holds a ring of keys and values per slot. A frame is S steps of a stage, and its queries reach
 back ``context_steps`` positions, so a ring needs context_steps + S - 1 of them; rounded up to whole frames,
 so that a frame overwrites one aligned piece and what it may see depends only on where in its lap it is.
@@ -28,33 +30,36 @@ class StreamPool:
     """A fixed number of streams, all state allocated at construction. One thread at a time.
 
     Slots are numbers below ``capacity``; :meth:`open` gives the lowest free one, so that those in use stay
-    together: the state of neighbours is read in place.
+    together: the state of neighbours is read in place. One more slot, ``padding``, fills up batches of fixed size.
     """
 
     def __init__(self, config: CodecConfig, weights: CodecWeights, quantizer: Quantizer, capacity: int) -> None:
         if capacity < 1:
             raise CodecInputError("codec_pool_capacity", f"capacity is {capacity}, expected at least 1")
-        self.capacity = capacity
+        self.capacity = self.padding = capacity
+        self.frame_samples = config.frame_samples
         self._config = config
         self._quantizer = quantizer
         self._device = quantizer.device
         self._dtype = weights.dtype
         self._stages = [
-            stage if isinstance(stage, PatchConfig) else _RingStage(stage, capacity) for stage in weights.decoder
+            stage if isinstance(stage, PatchConfig) else _RingStage(stage, capacity + 1) for stage in weights.decoder
         ]
         self._rings = [stage for stage in self._stages if isinstance(stage, _RingStage)]
         self._turns = _FrameRotation(self._rings)
         # On an accelerator one gather beats several launches a layer; on a CPU copying the rings costs more.
         self._max_runs = capacity if self._device.type == "cpu" else 1
         self._free = list(range(capacity))
-        self._frames: list[int | None] = [None] * capacity
+        self._is_open = [False] * capacity
+        # How many frames each stream has had.
+        self._frames = torch.zeros(capacity + 1, dtype=torch.int64, device=self._device)
 
     @property
     def held(self) -> int:
         """Number of open slots."""
         return self.capacity - len(self._free)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def open(self) -> int:
         """A slot for a new stream; :class:`StreamPoolFull` when there is none."""
         if not self._free:
@@ -64,12 +69,13 @@ class StreamPool:
             # A masked key weighs nothing, but 0 x NaN is NaN: no trace of the last owner may stay.
             ring.cache[:, slot].zero_()
         self._frames[slot] = 0
+        self._is_open[slot] = True
         return slot
 
     def close(self, slot: int) -> None:
         """Gives the slot back; closing a slot that is not open is an error."""
-        self._frame_of(slot)
-        self._frames[slot] = None
+        self._check_open(slot)
+        self._is_open[slot] = False
         heapq.heappush(self._free, slot)
 
     @torch.inference_mode()
@@ -81,52 +87,52 @@ class StreamPool:
         accelerator are trusted, because looking at them would make the host wait.
         """
         codes = check_codes(codes, self._config, self._device)
-        frames = self._check_slots(slots, len(codes))
+        self._check_slots(slots, len(codes))
         if not slots:
             return torch.empty(0, self._config.frame_samples, device=self._device)
         order = sorted(range(len(slots)), key=slots.__getitem__)
-        if order == list(range(len(slots))):
-            samples = self._advance(slots, frames, codes)
-        else:
-            ordered = self._advance([slots[i] for i in order], [frames[i] for i in order], codes[order])
-            samples = torch.empty_like(ordered)
-            samples[order] = ordered
-        for slot, frame in zip(slots, frames, strict=True):
-            self._frames[slot] = frame + 1
+        runs = consecutive_runs([slots[i] for i in order])
+        if order == list(range(len(slots))) or len(runs) > self._max_runs:
+            places = torch.tensor(slots, device=self._device)
+            return self._advance(places, codes, runs if len(runs) <= self._max_runs else None)
+        samples = torch.empty(len(slots), self._config.frame_samples, device=self._device)
+        places = torch.tensor([slots[i] for i in order], device=self._device)
+        samples[order] = self._advance(places, codes[order], runs)
         return samples
 
-    def _advance(self, slots: Sequence[int], frames: Sequence[int], codes: torch.Tensor) -> torch.Tensor:
-        """One frame of each stream, slots ascending; doing it again for the same frames changes nothing."""
-        # One small host-to-device copy carries everything that depends on the slots and their positions.
-        rows = [list(slots), list(frames)]
-        for ring in self._rings:
-            rows += ring.plan(slots, frames)
-        plan = torch.tensor(rows, device=self._device)
-        runs = consecutive_runs(slots)
-        if len(runs) > self._max_runs:
-            runs = [(slice(None), plan[0])]
-        turns = iter(self._turns.at(plan[1]))
-        plans = iter(plan[2:].split(2))
+    @torch.inference_mode()
+    def push_at(self, places: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """:meth:`push` without a look at the values: places (B,) int64 on the device, open slots or ``padding``.
+
+        Open slots are distinct; ``padding`` may be named any number of times, with any codes that exist.
+        """
+        return self._advance(places, codes, None)
+
+    def _advance(self, places: torch.Tensor, codes: torch.Tensor, runs: Runs | None) -> torch.Tensor:
+        """One frame of each stream. ``runs``: which of the slots lie side by side, None for not known."""
+        frames = self._frames[places]
+        runs = [(slice(None), places)] if runs is None else runs
+        turns = iter(self._turns.at(frames))
         x = self._quantizer.decode(codes).to(self._dtype)
         for stage in self._stages:
             if isinstance(stage, PatchConfig):
                 x = unfold_steps(x, stage.size)
             else:
-                x = stage.run(x, runs, next(plans), next(turns))
-        return x.view(len(slots), -1).float()
+                x = stage.run(x, runs, stage.plan(places, frames), next(turns))
+        self._frames[places] = frames + 1
+        return x.view(len(places), -1).float()
 
-    def _check_slots(self, slots: Sequence[int], n_codes: int) -> list[int]:
+    def _check_slots(self, slots: Sequence[int], n_codes: int) -> None:
         if len(slots) != n_codes:
             raise CodecInputError("codec_codes_shape", f"{len(slots)} slots were named with codes for {n_codes}")
         if len(set(slots)) != len(slots):
             raise CodecInputError("codec_slot_repeated", f"a slot is named twice in {list(slots)}")
-        return [self._frame_of(slot) for slot in slots]
+        for slot in slots:
+            self._check_open(slot)
 
-    def _frame_of(self, slot: int) -> int:
-        frame = self._frames[slot] if 0 <= slot < self.capacity else None
-        if frame is None:
+    def _check_open(self, slot: int) -> None:
+        if not (0 <= slot < self.capacity and self._is_open[slot]):
             raise CodecInputError("codec_slot_not_open", f"slot {slot} is not open")
-        return frame
 
 
 class _RingStage:
@@ -149,13 +155,15 @@ class _RingStage:
         self._layers = list(zip(weights.layers, pieces, keys, values, strict=True))
         self._bias = ring_bias(steps, self._lap_frames, config.context_steps, sample)
 
-    def plan(self, slots: Sequence[int], frames: Sequence[int]) -> tuple[list[int], list[int]]:
-        """For each stream the ring piece that the frame goes to, and the row of the bias table."""
+    def plan(self, places: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each stream (B,) the ring piece that the frame goes to, and the row of the bias table."""
         lap = self._lap_frames
-        pieces = [slot * lap + frame % lap for slot, frame in zip(slots, frames, strict=True)]
-        return pieces, [frame if frame < lap else lap + frame % lap for frame in frames]
+        piece = frames % lap
+        return places * lap + piece, torch.where(frames < lap, frames, lap + piece)
 
-    def run(self, x: torch.Tensor, runs: Runs, plan: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    def run(
+        self, x: torch.Tensor, runs: Runs, plan: tuple[torch.Tensor, torch.Tensor], turn: torch.Tensor
+    ) -> torch.Tensor:
         """(B * steps, input_dim) -> (B * steps, output_dim)."""
         weights = self._weights
         piece_rows, bias_rows = plan

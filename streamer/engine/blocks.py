@@ -6,6 +6,7 @@ until the space is needed; a later sequence whose rows begin alike takes it over
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -31,8 +32,9 @@ class BlockManager:
         self._references = [0] * n_blocks
         self._keys: list[bytes | None] = [None] * n_blocks
         self._by_key: dict[bytes, int] = {}
-        # Unreferenced blocks, least recently used first; unpublished ones go before any that can be shared.
-        self._empty: list[int] = list(range(n_blocks - 1, -1, -1))
+        # Unreferenced blocks: unpublished ones in order, which go first, and those that can be shared, least recently
+        # used first.
+        self._empty: list[int] = list(range(n_blocks))
         self._reusable: OrderedDict[int, None] = OrderedDict()
 
     @property
@@ -70,7 +72,7 @@ class BlockManager:
         for block in shared:
             self._reusable.pop(block, None)
             self._references[block] += 1
-        return Lease(shared + [self._take() for _ in range(n_blocks - len(shared))], len(shared))
+        return Lease(shared + self._take(n_blocks - len(shared)), len(shared))
 
     def publish(self, block: int, key: bytes) -> None:
         """Offer a held block, whose rows are computed, to sequences that begin alike."""
@@ -89,7 +91,7 @@ class BlockManager:
             if self._references[block] == 0:
                 freed.append(block)
                 if self._keys[block] is None:
-                    self._empty.append(block)
+                    bisect.insort(self._empty, block)
                 else:
                     self._reusable[block] = None
         return freed
@@ -103,16 +105,23 @@ class BlockManager:
                 self._keys[block] = None
                 if block in self._reusable:
                     del self._reusable[block]
-                    self._empty.append(block)
+                    bisect.insort(self._empty, block)
 
-    def _take(self) -> int:
-        if self._empty:
-            block = self._empty.pop()
-        else:
+    def _take(self, count: int) -> list[int]:
+        """Blocks that nobody holds, side by side where that can be had: a CPU reads them in place."""
+        while len(self._empty) < count:
             block, _ = self._reusable.popitem(last=False)
             key = self._keys[block]
             assert key is not None
             del self._by_key[key]
             self._keys[block] = None
-        self._references[block] = 1
-        return block
+            bisect.insort(self._empty, block)
+        begin = next((i for i in range(len(self._empty) - count + 1) if self._is_run(i, count)), 0)
+        taken = self._empty[begin : begin + count]
+        del self._empty[begin : begin + count]
+        for block in taken:
+            self._references[block] = 1
+        return taken
+
+    def _is_run(self, begin: int, count: int) -> bool:
+        return count > 0 and self._empty[begin + count - 1] - self._empty[begin] == count - 1

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from streamer.codec import AudioCodec, StreamPool
+from streamer.engine.captured import CapturedStep
 from streamer.engine.events import GenerationRequest, Sink
 from streamer.engine.scheduler import ScheduledSequence
-from streamer.models import DelayModel, DelayState, FrameAssembler, RowSampler, SequenceView
+from streamer.models import DelayModel, DelayState, FrameAssembler, SlotDecoder
 
 
 class CodecStreamHandle:
@@ -34,7 +35,7 @@ class Generation(ScheduledSequence):
     assembler: FrameAssembler = field(kw_only=True)
     rows: list[list[int]] = field(default_factory=list)
     queue_position: int = 0
-    parked_hidden: torch.Tensor | None = None
+    parked_state: list[torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,85 +48,109 @@ class StepResult:
 
 
 class Runner:
-    """Owns the KV pool, the slots' tensors and the codec's stream pool; all allocated once."""
+    """Owns the KV pool, the slots' tensors and the codec's stream pool; all allocated once.
 
-    def __init__(self, model: DelayModel, codec: AudioCodec, *, n_blocks: int, n_slots: int, n_streams: int) -> None:
+    ``captured``: a step runs as one chain of operations of fixed sizes, on a GPU as graphs; else it does no more than
+    the batch at hand needs, which on a CPU is less.
+    """
+
+    def __init__(
+        self,
+        model: DelayModel,
+        codec: AudioCodec,
+        *,
+        n_blocks: int,
+        n_slots: int,
+        n_streams: int,
+        max_sequence_rows: int,
+        kv_dtype: torch.dtype,
+        captured: bool,
+    ) -> None:
         if codec.config.n_codebooks < model.config.n_vq:
             raise ValueError(f"the codec has {codec.config.n_codebooks} codebooks, the model needs {model.config.n_vq}")
         self.model = model
         self.codec = codec
-        self.pool = model.new_pool(n_blocks)
+        # One block more than there is to give away: the decoder's own.
+        self.pool = model.new_pool(n_blocks + 1, dtype=kv_dtype)
         self.streams: StreamPool = codec.stream_pool(n_streams)
-        self._sampler = RowSampler(model, n_slots)
-        hidden_size = model.config.language.hidden_size
-        self._hidden = torch.zeros(n_slots, hidden_size, dtype=model.dtype, device=model.device)
+        max_rows = min(max_sequence_rows, n_blocks * self.pool.block_rows)
+        self.decoder = SlotDecoder(model, self.pool, n_slots, max_rows)
+        self._captured = CapturedStep(self.decoder, self.streams, n_slots) if captured else None
+        # Audio of the step at hand, where the step has made it already.
+        self._audio: dict[Generation, np.ndarray] = {}
 
     @torch.inference_mode()
     def prefill(self, g: Generation, n_rows: int) -> bool:
         """The next ``n_rows`` prompt rows, after the last of which a row can be drawn. False if numbers broke down."""
-        device, start = self.model.device, g.n_prefilled_rows
+        device, start, request = self.model.device, g.n_prefilled_rows, g.request
         table = torch.tensor(g.lease.blocks, device=device)
-        rows = g.request.prompt_rows[start : start + n_rows].to(device)
+        rows = request.prompt_rows[start : start + n_rows].to(device)
         hidden = self.model.prefill(rows, self.pool, table, start)
         if start + n_rows == g.n_prompt_rows:
-            self._hidden[g.slot] = hidden[-1]
-            self._sampler.open(g.slot, g.request.sampling, g.request.seed, g.request.prompt_rows.to(device))
+            self.decoder.open(
+                g.slot,
+                request.prompt_rows,
+                g.lease.blocks,
+                hidden[-1],
+                request.sampling,
+                request.seed,
+                max_rows=request.max_rows,
+                known_codes=request.known_codes,
+            )
         return bool(torch.isfinite(hidden).all())
 
-    @torch.inference_mode()
     def park(self, g: Generation) -> None:
         """Save what a generation keeps in its slot, which is about to be another's."""
-        g.parked_hidden = self._hidden[g.slot].clone()
+        g.parked_state = self.decoder.save(g.slot)
 
-    @torch.inference_mode()
     def resume(self, g: Generation) -> None:
         """Set up a parked generation's new slot as its old one was."""
-        assert g.parked_hidden is not None
-        self._hidden[g.slot] = g.parked_hidden
-        g.parked_hidden = None
-        rows = torch.cat((g.request.prompt_rows, torch.tensor(g.rows))).to(self.model.device)
-        self._sampler.open(g.slot, g.request.sampling, g.request.seed, rows)
+        assert g.parked_state is not None
+        self.decoder.load(g.slot, g.parked_state)
+        g.parked_state = None
 
     @torch.inference_mode()
     def sample(self, batch: Sequence[Generation]) -> tuple[list[Generation], list[Generation]]:
         """Draw the next row of each generation; returns those that got one, and those whose numbers broke down."""
-        hidden = self._hidden[[g.slot for g in batch]]
-        sound = torch.isfinite(hidden).all(-1).tolist()
-        broken = [g for g, ok in zip(batch, sound, strict=True) if not ok]
-        if broken:
-            batch = [g for g, ok in zip(batch, sound, strict=True) if ok]
-            hidden = self._hidden[[g.slot for g in batch]]
-        if batch:
-            views = [SequenceView(g.slot, g.state, g.request.known_codes) for g in batch]
-            for g, row in zip(batch, self._sampler.sample(hidden, views).tolist(), strict=True):
+        slots = [g.slot for g in batch]
+        if self._captured is None:
+            drawn = self.decoder.draw(torch.tensor(slots, device=self.model.device))
+            rows, sound = drawn.rows.tolist(), drawn.sound.tolist()
+        else:
+            step = self._captured.run(slots, [self._place(g.stream) for g in batch])
+            rows, sound = step.rows.tolist(), step.sound.tolist()
+            self._audio = dict(zip(batch, step.audio, strict=True))
+        for g, row, ok in zip(batch, rows, sound, strict=True):
+            if ok:
                 g.rows.append(row)
                 g.state.advance(row[0])
-        return list(batch), broken
+        sampled = [g for g, ok in zip(batch, sound, strict=True) if ok]
+        return sampled, [g for g, ok in zip(batch, sound, strict=True) if not ok]
 
     @torch.inference_mode()
     def frames(self, batch: Sequence[Generation]) -> list[StepResult]:
         """The frames that the newest rows complete, decoded to audio in one call for all sessions."""
         codes = [g.assembler.push(g.rows[-1][1:]) for g in batch]
-        ready = [i for i, frame in enumerate(codes) if frame is not None]
-        audio: dict[int, np.ndarray] = {}
-        if ready:
-            places = [self._place(batch[i].stream) for i in ready]
-            frames = torch.tensor([codes[i] for i in ready], device=self.model.device)
-            audio = dict(zip(ready, self.streams.push(places, frames).float().cpu().numpy(), strict=True))
-        return [StepResult(g, codes[i], audio.get(i)) for i, g in enumerate(batch)]
+        ready = [(g, frame) for g, frame in zip(batch, codes, strict=True) if frame is not None]
+        audio = self._audio
+        if ready and self._captured is None:
+            places = [self._place(g.stream) for g, _ in ready]
+            samples = self.streams.push(places, torch.tensor([frame for _, frame in ready], device=self.model.device))
+            audio = {g: each for (g, _), each in zip(ready, samples.cpu().numpy(), strict=True)}
+        return [
+            StepResult(g, frame, None if frame is None else audio[g]) for g, frame in zip(batch, codes, strict=True)
+        ]
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Generation]) -> None:
         """Run the newest row of each generation through the model, so that the next can be drawn."""
-        device = self.model.device
-        newest = [g.n_prompt_rows + len(g.rows) - 1 for g in batch]
-        n_blocks = max(newest) // self.pool.block_rows + 1
-        # Padded with a block of its own: a masked row weighs nothing, but 0 x NaN of a stranger's block is NaN.
-        leases = [g.lease.blocks for g in batch]
-        tables = torch.tensor([(own + own[:1] * n_blocks)[:n_blocks] for own in leases], device=device)
-        positions = torch.tensor(newest, device=device)
-        rows = torch.tensor([g.rows[-1] for g in batch], device=device)
-        self._hidden[[g.slot for g in batch]] = self.model.decode(rows, self.pool, tables, positions)
+        if self._captured is not None:
+            return  # under way since the rows were drawn
+        longest = max(g.n_prompt_rows + len(g.rows) for g in batch)
+        slots = torch.tensor([g.slot for g in batch], device=self.model.device)
+        # On a GPU the order of sums hangs on the tables' width, which must not hang on the company.
+        n_blocks = -(-longest // self.pool.block_rows) if self.model.device.type == "cpu" else None
+        self.decoder.forward(slots, n_blocks)
 
     def close_stream(self, stream: CodecStreamHandle) -> None:
         """Give the stream's place back, if it ever took one."""

@@ -5,6 +5,7 @@ from streamer.models.delay import DelayState, FrameAssembler
 from streamer.models.delay_model import BLOCK_ROWS, PREFILL_CHUNK_ROWS, DelayModel
 from streamer.models.qwen3 import KVPool
 from streamer.models.row_sampler import RowSampler, SequenceView
+from streamer.models.slot_decoder import SlotDecoder
 from streamer.models.tokenizer import load_tokenizer
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "RowSampler",
     "SamplingParams",
     "SequenceView",
+    "SlotDecoder",
     "load_tokenizer",
 ]

@@ -10,6 +10,7 @@ import torch
 from streamer.checkpoint import load_tensors, resolve_checkpoint
 from streamer.models.config import DelayConfig, SamplingParams
 from streamer.models.delay import DelayState
+from streamer.models.linear import WeightFormat
 from streamer.models.qwen3 import KVPool, Qwen3Decoder, repeat_last
 from streamer.models.row_sampler import RowSampler, SequenceView
 from streamer_kernels import embed_rows
@@ -28,6 +29,7 @@ class DelayModel:
         default_sampling: SamplingParams,
         tensors: dict[str, torch.Tensor],
         name: str,
+        weights: WeightFormat = "native",
     ) -> None:
         self.config = config
         self.default_sampling = default_sampling
@@ -35,11 +37,15 @@ class DelayModel:
         language = {k.removeprefix(_LANGUAGE): v for k, v in tensors.items() if k.startswith(_LANGUAGE)}
         self._text_table = language.pop("embed_tokens.weight")
         self._audio_table = torch.stack([tensors[f"emb_ext.{i}.weight"] for i in range(config.n_vq)])
-        self._text_head = tensors["lm_heads.0.weight"].t().contiguous()
+        text_head = tensors["lm_heads.0.weight"]
+        pair = [config.audio_assistant_gen_slot_token_id, config.audio_assistant_delay_slot_token_id]
+        # The only two text ids that may follow inside audio.
+        self.pair_head = text_head[pair].contiguous()
+        self._text_head = text_head.t().contiguous()
         heads = [tensors[f"lm_heads.{i + 1}.weight"] for i in range(config.n_vq)]
         self._audio_heads = torch.cat(heads).t().contiguous()
         tensors.clear()
-        self._decoder = Qwen3Decoder(config.language, language)
+        self._decoder = Qwen3Decoder(config.language, language, weights)
 
     @classmethod
     def from_pretrained(
@@ -48,13 +54,17 @@ class DelayModel:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        weights: WeightFormat = "native",
     ) -> DelayModel:
-        """Load a published checkpoint from a folder or by its hub id; :class:`CheckpointError` says what is wrong."""
+        """Load a published checkpoint from a folder or by its hub id; :class:`CheckpointError` says what is wrong.
+
+        ``weights`` "fp8" keeps the layers' matrices in 8 bits; embeddings, norms and heads stay in ``dtype``.
+        """
         folder = resolve_checkpoint(path_or_hub_id)
         config = DelayConfig.from_folder(folder)
         sampling = SamplingParams.from_folder(folder)
         tensors = load_tensors(folder, expected_tensors(config), dtype=dtype, device=device)
-        return cls(config, sampling, tensors, name=Path(path_or_hub_id).name)
+        return cls(config, sampling, tensors, name=Path(path_or_hub_id).name, weights=weights)
 
     @property
     def device(self) -> torch.device:
@@ -63,12 +73,12 @@ class DelayModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights and of the KV cache."""
+        """Type of activations, of the KV cache if nothing else is asked for, and of weights that are not in 8 bits."""
         return self._text_table.dtype
 
-    def new_pool(self, n_blocks: int, block_rows: int = BLOCK_ROWS) -> KVPool:
-        """A KV pool that fits this model."""
-        return KVPool(self.config.language, n_blocks, block_rows, self.dtype, self.device)
+    def new_pool(self, n_blocks: int, block_rows: int = BLOCK_ROWS, dtype: torch.dtype | None = None) -> KVPool:
+        """A KV pool that fits this model; ``dtype`` float8_e4m3fn takes half the memory of bfloat16."""
+        return KVPool(self.config.language, n_blocks, block_rows, dtype or self.dtype, self.device)
 
     @torch.inference_mode()
     def prefill(self, rows: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int) -> torch.Tensor:

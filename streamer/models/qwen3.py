@@ -1,7 +1,7 @@
 """A lean Qwen3 decoder over an external, paged KV cache.
 
 Architecture: pre-norm, per-head RMSNorm on queries and keys, rotary embedding, grouped-query attention, SwiGLU; no
-biases ("Qwen3 Technical Report", 2025). Weights are kept (in, out), with q/k/v and gate/up side by side.
+biases ("Qwen3 Technical Report", 2025). q/k/v and gate/up are one matrix each.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from streamer.models.config import LanguageConfig
-from streamer_kernels import decode_attention, prefill_attention, write_kv
+from streamer.models.linear import Linear, WeightFormat, make_linear
+from streamer_kernels.layer_norms import add_rms_norm, silu_gate
+from streamer_kernels.paged_attention import decode_attention, norm_rope_write, plan_decode, prefill_attention
 
-# (in, out) weights make the CPU's matrix product give a row the same bits for any number of rows from two up, and its
-# batched product, which prefill's attention uses, from three up; fewer rows take another path. So few rows are
-# repeated, and sequences decode alike alone and in company, and prefill alike however the prompt is cut.
+# The CPU's matrix product gives a row the same bits for any number of rows from two up, and its batched product, which
+# prefill's attention uses, from three up; fewer rows take another path. So few rows are repeated, and sequences decode
+# alike alone and in company, and prefill alike however the prompt is cut.
 _LEAST_ROWS = 2
 _LEAST_PREFILL_ROWS = 4
 
@@ -27,7 +28,8 @@ Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class KVPool:
     """Keys and values of all layers, in blocks that any sequence may hold.
 
-    k, v: (n_layers, n_kv_heads, n_blocks, block_rows, head_dim), allocated once.
+    k, v: (n_layers, n_kv_heads, n_blocks, block_rows, head_dim), allocated once; ``dtype`` may be of fewer bits than
+    the model's, down to float8_e4m3fn.
     """
 
     def __init__(
@@ -35,33 +37,37 @@ class KVPool:
     ) -> None:
         shape = (config.n_layers, config.n_kv_heads, n_blocks, block_rows, config.head_dim)
         self.block_rows = block_rows
+        self.n_blocks = n_blocks
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
 
     def clear(self, blocks: list[int]) -> None:
         """Zero blocks that may hold NaN, which would reach their next owner through rows it has not written yet."""
-        self.k[:, :, blocks] = 0
-        self.v[:, :, blocks] = 0
+        # As bytes: few operations know the float8 types.
+        self.k.view(torch.uint8)[:, :, blocks] = 0
+        self.v.view(torch.uint8)[:, :, blocks] = 0
 
 
 @dataclass(slots=True)
 class _Layer:
     input_norm: torch.Tensor
-    qkv: torch.Tensor  # (hidden, (n_heads + 2 * n_kv_heads) * head_dim)
+    qkv: Linear  # hidden to (n_heads + 2 * n_kv_heads) * head_dim
     q_norm: torch.Tensor
     k_norm: torch.Tensor
-    out: torch.Tensor  # (n_heads * head_dim, hidden)
+    out: Linear  # n_heads * head_dim to hidden
     mlp_norm: torch.Tensor
-    gate_up: torch.Tensor  # (hidden, 2 * intermediate)
-    down: torch.Tensor  # (intermediate, hidden)
+    gate_up: Linear  # hidden to 2 * intermediate
+    down: Linear  # intermediate to hidden
 
 
 class Qwen3Decoder:
     """The layers and the final norm; embeddings and heads belong to the model around it."""
 
-    def __init__(self, config: LanguageConfig, tensors: dict[str, torch.Tensor]) -> None:
+    def __init__(
+        self, config: LanguageConfig, tensors: dict[str, torch.Tensor], weights: WeightFormat = "native"
+    ) -> None:
         self.config = config
-        self._layers = [_take_layer(tensors, f"layers.{i}.") for i in range(config.n_layers)]
+        self._layers = [_take_layer(tensors, f"layers.{i}.", weights) for i in range(config.n_layers)]
         self._norm = tensors.pop("norm.weight")
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
         self._inverse_frequencies = (1.0 / config.rope_theta**exponents).to(self._norm.device)
@@ -107,11 +113,11 @@ class Qwen3Decoder:
         x = repeat_last(x)
         block = tables.gather(1, (positions // pool.block_rows)[:, None])[:, 0]
         pool_rows = repeat_last(block * pool.block_rows + positions % pool.block_rows)
-        unseen = torch.arange(tables.shape[1] * pool.block_rows, device=x.device)[None] > positions[:, None]
+        plan = plan_decode(tables, positions, pool.block_rows)
 
         def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             # Attention is made for each sequence by itself, so that a repeated row need not have it.
-            return repeat_last(decode_attention(q[:count], k, v, tables, unseen))
+            return repeat_last(decode_attention(q[:count], k, v, plan))
 
         return self._run(x, repeat_last(positions), pool, pool_rows, attention)[:count]
 
@@ -123,20 +129,17 @@ class Qwen3Decoder:
         pool_rows: torch.Tensor,
         attention: Attention,
     ) -> torch.Tensor:
-        c = self.config
-        count, n_q, n_kv = x.shape[0], c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+        count, eps = x.shape[0], self.config.rms_norm_eps
         angles = positions[:, None].to(torch.float32) * self._inverse_frequencies  # (N, D/2)
-        cos, sin = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
-        for i, layer in enumerate(self._layers):
-            q, k, v = (rms_norm(x, layer.input_norm, c.rms_norm_eps) @ layer.qkv).split((n_q, n_kv, n_kv), -1)
-            q = rotate(rms_norm(q.view(count, c.n_heads, c.head_dim), layer.q_norm, c.rms_norm_eps), cos, sin)
-            k = rotate(rms_norm(k.view(count, c.n_kv_heads, c.head_dim), layer.k_norm, c.rms_norm_eps), cos, sin)
-            write_kv(pool.k[i], pool_rows, k)
-            write_kv(pool.v[i], pool_rows, v.view(count, c.n_kv_heads, c.head_dim))
-            x = x + attention(q, pool.k[i], pool.v[i]).reshape(count, n_q) @ layer.out
-            gate, up = (rms_norm(x, layer.mlp_norm, c.rms_norm_eps) @ layer.gate_up).chunk(2, -1)
-            x = x + (F.silu(gate) * up) @ layer.down
-        return rms_norm(x, self._norm, c.rms_norm_eps)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        delta = None
+        for layer, k, v in zip(self._layers, pool.k, pool.v, strict=True):
+            x, normed = add_rms_norm(x, delta, layer.input_norm, eps)
+            q = norm_rope_write(layer.qkv(normed), layer.q_norm, layer.k_norm, eps, cos, sin, k, v, pool_rows)
+            attended = layer.out(attention(q, k, v).reshape(count, -1))
+            x, normed = add_rms_norm(x, attended, layer.mlp_norm, eps)
+            delta = layer.down(silu_gate(layer.gate_up(normed)))
+        return add_rms_norm(x, delta, self._norm, eps)[1]
 
 
 def repeat_last(x: torch.Tensor, least: int = _LEAST_ROWS) -> torch.Tensor:
@@ -145,36 +148,22 @@ def repeat_last(x: torch.Tensor, least: int = _LEAST_ROWS) -> torch.Tensor:
     return x if missing <= 0 else torch.cat((x, x[-1:].expand(missing, *x.shape[1:])))
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root-mean-square norm over the last dimension, in float32 as the published model computes it."""
-    full = x.float()
-    scaled = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + eps)
-    return weight * scaled.to(x.dtype)
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding on the two halves of the last dimension. x: (N, heads, D); cos, sin: (N, 1, D/2)."""
-    low, high = x.chunk(2, -1)
-    return torch.cat((low * cos - high * sin, high * cos + low * sin), -1)
-
-
-def _take_layer(tensors: dict[str, torch.Tensor], prefix: str) -> _Layer:
+def _take_layer(tensors: dict[str, torch.Tensor], prefix: str, weights: WeightFormat) -> _Layer:
     """Move a layer's weights out of ``tensors``, so that at most one layer is held twice while it is rearranged."""
 
     def take(name: str) -> torch.Tensor:
         return tensors.pop(f"{prefix}{name}.weight")
 
+    def linear(*names: str) -> Linear:
+        return make_linear(torch.cat([take(name) for name in names]), weights)
+
     return _Layer(
         input_norm=take("input_layernorm"),
-        qkv=_transposed(*(take(f"self_attn.{part}_proj") for part in "qkv")),
+        qkv=linear(*(f"self_attn.{part}_proj" for part in "qkv")),
         q_norm=take("self_attn.q_norm"),
         k_norm=take("self_attn.k_norm"),
-        out=_transposed(take("self_attn.o_proj")),
+        out=linear("self_attn.o_proj"),
         mlp_norm=take("post_attention_layernorm"),
-        gate_up=_transposed(take("mlp.gate_proj"), take("mlp.up_proj")),
-        down=_transposed(take("mlp.down_proj")),
+        gate_up=linear("mlp.gate_proj", "mlp.up_proj"),
+        down=linear("mlp.down_proj"),
     )
-
-
-def _transposed(*weights: torch.Tensor) -> torch.Tensor:
-    return torch.cat(weights).t().contiguous()

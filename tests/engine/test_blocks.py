@@ -116,3 +116,19 @@ def test_any_history_keeps_the_books_balanced(steps: list[tuple[int, int, bool]]
         blocks.release(lease.blocks)
     assert blocks.n_held == 0
     assert blocks.acquire([], 12) is not None
+
+
+def test_blocks_lie_side_by_side_where_they_can() -> None:
+    blocks = BlockManager(12, 16)
+    first, second, third = (blocks.acquire([], 4) for _ in range(3))
+    assert first and second and third
+    assert [lease.blocks for lease in (first, second, third)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    blocks.release(second.blocks)
+    blocks.release(first.blocks[1:2])
+    again = blocks.acquire([], 3)
+    assert again is not None
+    assert again.blocks == [4, 5, 6]
+    # The two that are left lie apart, and are given all the same.
+    rest = blocks.acquire([], 2)
+    assert rest is not None
+    assert rest.blocks == [1, 7]
