@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 from support import load_codec, load_golden, load_model
@@ -77,7 +78,7 @@ def request(
     return GenerationRequest(load_golden("delay-nvq4").arrays[f"prompt/{mode}"], sampling, seed, max_rows)
 
 
-def new_engine(**sizes: int) -> Engine:
+def new_engine(**sizes: Any) -> Engine:
     config = EngineConfig(**{"max_sessions": 8, "max_batch": 8, "kv_rows": 8192, **sizes})
     return Engine(load_model("delay-nvq4"), load_codec(), config).start()
 

@@ -1,6 +1,8 @@
 """Continuous batching of generations over one model, one paged KV pool and one codec."""
 
-from streamer.engine.engine import Engine, EngineConfig, Holdings
+from streamer.engine.config import EngineConfig, Holdings
+from streamer.engine.counters import Counters
+from streamer.engine.engine import Engine
 from streamer.engine.events import (
     EngineEvent,
     Finished,
@@ -16,6 +18,7 @@ from streamer.engine.scheduler import Refused
 
 __all__ = [
     "CodecStreamHandle",
+    "Counters",
     "Engine",
     "EngineConfig",
     "EngineEvent",

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from streamer.codec import AudioCodec
 from streamer.engine.blocks import BlockManager
+from streamer.engine.config import EngineConfig, Holdings, policy_for
+from streamer.engine.counters import Counters, StepMeter
 from streamer.engine.events import (
     EngineEvent,
     Finished,
@@ -26,38 +29,14 @@ from streamer.engine.events import (
     Sink,
     Started,
 )
+from streamer.engine.playback import PlaybackClock
 from streamer.engine.runner import CodecStreamHandle, Generation, Runner
-from streamer.engine.scheduler import Refused, Scheduler
+from streamer.engine.scheduler import Plan, Refused, Scheduler
+from streamer.engine.step_times import StepTimes
 from streamer.models import BLOCK_ROWS, DelayModel, DelayState, FrameAssembler
 
 _log = logging.getLogger(__name__)
 _BROKEN = "the model's numbers broke down (NaN or infinity)"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Sizes of everything the engine allocates, once, at start.
-
-    ``max_unsent_frames``: a generation whose reader is this many frames behind pauses until it catches up.
-    """
-
-    max_sessions: int = 32
-    max_batch: int = 16
-    max_waiting: int = 64
-    kv_rows: int = 32_768
-    prefill_chunk_rows: int = 128
-    max_unsent_frames: int = 125
-
-
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """What is held at one moment; all zero but ``streams`` in an engine at rest."""
-
-    slots: int
-    blocks: int
-    waiting: int
-    streams: int
-    stream_places: int
 
 
 class Engine:
@@ -68,17 +47,33 @@ class Engine:
         self.model = model
         self.codec = codec
         blocks = BlockManager(c.kv_rows // BLOCK_ROWS, BLOCK_ROWS)
+        times = StepTimes()
+        frame_s = codec.config.frame_samples / codec.config.sampling_rate
         self._scheduler: Scheduler[Generation] = Scheduler(
             blocks,
+            policy_for(c, model.config.n_vq, frame_s, times),
             n_slots=c.max_batch,
             max_waiting=c.max_waiting,
             prefill_chunk_rows=c.prefill_chunk_rows,
             max_unsent_frames=c.max_unsent_frames,
+            frame_s=frame_s,
         )
-        self._runner = Runner(model, codec, n_blocks=blocks.n_blocks, n_slots=c.max_batch, n_streams=c.max_sessions)
+        self._meter = StepMeter(times)
+        self._n_refused = 0
+        self._runner = Runner(
+            model,
+            codec,
+            n_blocks=blocks.n_blocks,
+            n_slots=c.max_batch,
+            n_streams=c.max_sessions,
+            max_sequence_rows=c.max_sequence_rows,
+            kv_dtype=torch.float8_e4m3fn if c.kv_format == "fp8" else model.dtype,
+            bf16_codec=c.bf16_codec,
+            captured=model.device.type == "cuda" if c.captured is None else c.captured,
+        )
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
-        self._streams: set[CodecStreamHandle] = set()
+        self._streams: dict[CodecStreamHandle, PlaybackClock] = {}
         self._live: set[Generation] = set()
         self._stopping = False
         self._admittable = False
@@ -114,19 +109,24 @@ class Engine:
             if len(self._streams) >= self.config.max_sessions:
                 raise Refused("overloaded", f"all {self.config.max_sessions} sessions are taken", 1000)
             stream = CodecStreamHandle()
-            self._streams.add(stream)
+            self._streams[stream] = PlaybackClock()
             return stream
 
     def close_stream(self, stream: CodecStreamHandle) -> None:
         """Give a session's codec stream back, ending any generation that still feeds it; twice does no harm."""
         with self._wake:
             if stream in self._streams:
-                self._streams.remove(stream)
+                del self._streams[stream]
                 self._command(lambda: self._close_stream(stream))
 
     def submit(self, request: GenerationRequest, stream: CodecStreamHandle, sink: Sink) -> Generation:
         """Queue a request; its events go to ``sink``, ending with one :class:`Finished`. Raises :class:`Refused`."""
         state = DelayState.after_prompt(self.model.config, request.prompt_rows[:, 0].tolist())
+        if not state.is_audio:
+            raise ValueError("prompt_rows: the prompt must end in audio_start or in a generation slot")
+        n_rows, limit = len(request.prompt_rows) + request.max_rows, self.config.max_sequence_rows
+        if n_rows > limit:
+            raise Refused("text_too_long", f"prompt and turn may take {n_rows} rows, the limit is {limit}")
         generation = Generation(
             n_prompt_rows=len(request.prompt_rows),
             max_rows=request.max_rows,
@@ -142,7 +142,12 @@ class Engine:
                 raise Refused("shutting_down", "the engine is stopping")
             if stream not in self._streams:
                 raise Refused("internal", "the session's codec stream is closed")
-            self._scheduler.submit(generation)
+            generation.clock = self._streams[stream]
+            try:
+                self._scheduler.submit(generation, time.monotonic())
+            except Refused:
+                self._n_refused += 1
+                raise
             self._live.add(generation)
             self._admittable = True
             self._wake.notify_all()
@@ -158,6 +163,21 @@ class Engine:
         with self._wake:
             self._command(lambda: self._consume(generation, n_frames))
 
+    def played(self, stream: CodecStreamHandle, played_ms: float) -> None:
+        """The listener's report: so much of the session's audio, less what was flushed, has been heard by now."""
+        now_s = time.monotonic()
+        self._with_clock(stream, lambda clock: clock.played(played_ms / 1000, now_s))
+
+    def flushed(self, stream: CodecStreamHandle) -> None:
+        """The listener threw away what was not heard yet, as at a barge-in. A cancelled turn's audio needs no word."""
+        now_s = time.monotonic()
+        self._with_clock(stream, lambda clock: clock.flush(clock.made_s, now_s))
+
+    def counters(self) -> Counters:
+        """What was done so far and what is under way. A thread-safe snapshot."""
+        with self._wake:
+            return self._meter.snapshot(self._scheduler, self._n_refused)
+
     def holdings(self) -> Holdings:
         """What is held now. A thread-safe snapshot."""
         with self._wake:
@@ -171,6 +191,12 @@ class Engine:
     def _holdings(self) -> Holdings:
         s = self._scheduler
         return Holdings(s.n_held_slots, s.blocks.n_held, len(s.waiting), len(self._streams), self._runner.streams.held)
+
+    def _with_clock(self, stream: CodecStreamHandle, change: Callable[[PlaybackClock], None]) -> None:
+        with self._wake:
+            clock = self._streams.get(stream)
+            if clock is not None:
+                self._command(lambda: change(clock))
 
     def _command(self, command: Callable[[], None]) -> None:
         if self._ended:
@@ -186,12 +212,14 @@ class Engine:
     def _run(self) -> None:
         while True:
             try:
-                if not self._wait_for_work():
+                plan = self._wait_for_work()
+                if plan is None:
                     break
-                self._step()
+                self._step(plan)
                 self._step_failure = None
             except Exception as error:
                 _log.exception("engine step failed")
+                self._meter.rest()
                 self._step_failure = f"{type(error).__name__}: {error}"
                 # Waiting ones too: were they the cause, the engine would fail on them for ever.
                 self._finish_all("error", "the engine failed while this turn was generated")
@@ -203,35 +231,38 @@ class Engine:
             self._busy = False
             self._wake.notify_all()
 
-    def _wait_for_work(self) -> bool:
-        """Run commands, admit what can run, and sleep while there is nothing to do; False when it is time to stop."""
+    def _wait_for_work(self) -> Plan[Generation] | None:
+        """Run commands, admit what can run, and sleep while there is nothing to do; None when it is time to stop."""
         while True:
             with self._wake:
                 self._busy = True
                 self._admittable = False
                 if self._stopping and not self._commands:
-                    return False
+                    return None
             # One by one, so that a command that fails takes no other with it.
             while self._commands:
                 self._commands.popleft()()
-            self._admit()
-            if self._has_work():
-                return True
+            now_s = time.monotonic()
+            self._admit(now_s)
+            plan = self._scheduler.plan(now_s)
+            if not plan.empty:
+                self._meter.begin(plan, now_s)
+                return plan
+            self._meter.rest()
             self._check_rest()
             with self._wake:
-                # With nothing to do, only another thread can bring work.
+                # With nothing to do, another thread brings work, or time does to one who rests.
                 self._busy = False
                 self._wake.notify_all()
-                self._wake.wait_for(lambda: self._stopping or self._commands or self._admittable)
+                wakes_s = self._scheduler.wakes_s()
+                rest_s = None if wakes_s is None else max(wakes_s - now_s, 0.0)
+                self._wake.wait_for(lambda: self._stopping or self._commands or self._admittable, rest_s)
 
-    def _has_work(self) -> bool:
-        plan = self._scheduler.plan()
-        return bool(plan.prefill or plan.decode)
-
-    def _admit(self) -> None:
+    def _admit(self, now_s: float) -> None:
         with self._wake:
-            admission = self._scheduler.admit()
+            admission = self._scheduler.admit(now_s)
             waiting = list(self._scheduler.waiting)
+        self._meter.parked(len(admission.parked))
         for generation in admission.parked:
             self._runner.park(generation)
         for generation in admission.resumed:
@@ -243,13 +274,14 @@ class Engine:
                 generation.queue_position = position
                 self._tell(generation, Queued(position))
 
-    def _step(self) -> None:
-        plan = self._scheduler.plan()
-        if plan.prefill is not None:
-            if self._runner.prefill(plan.prefill, plan.n_prefill_rows):
-                self._scheduler.prefilled(plan.prefill, plan.n_prefill_rows)
+    def _step(self, plan: Plan[Generation]) -> None:
+        for g, n_rows in plan.pieces:
+            if g not in self._live:
+                continue  # a piece before this one broke down
+            if self._runner.prefill(g, n_rows):
+                self._scheduler.prefilled(g, n_rows)
             else:
-                self._finish(plan.prefill, "error", _BROKEN)
+                self._finish(g, "error", _BROKEN)
         batch = plan.decode
         if not batch:
             return
@@ -260,10 +292,13 @@ class Engine:
         sampled, broken = self._runner.sample(batch)
         for g in broken:
             self._finish(g, "error", _BROKEN)
-        for result in self._runner.frames(sampled):
+        self._scheduler.decoded(sampled)
+        results = self._runner.frames(sampled)
+        now_s = time.monotonic()
+        self._meter.frames([self._scheduler.frame_made(r.generation, now_s) for r in results if r.audio is not None])
+        for result in results:
             g = result.generation
             if result.codes is not None and result.audio is not None:
-                g.unsent_frames += 1
                 self._tell(g, FrameReady(np.asarray(result.codes), result.audio, last=g.state.audio_complete))
         going_on = []
         for g in sampled:
@@ -283,7 +318,7 @@ class Engine:
             self._live.remove(generation)
             self._admittable = True
             blocks = generation.lease.blocks
-            freed = self._scheduler.remove(generation)
+            freed = self._scheduler.remove(generation, heard=reason != "cancelled")
             if reason == "error":
                 # Rows that may be NaN must reach no other session: not by sharing, not by reuse.
                 self._scheduler.blocks.forget(blocks)

@@ -64,6 +64,7 @@ class Runner:
         n_streams: int,
         max_sequence_rows: int,
         kv_dtype: torch.dtype,
+        bf16_codec: bool,
         captured: bool,
     ) -> None:
         if codec.config.n_codebooks < model.config.n_vq:
@@ -72,7 +73,7 @@ class Runner:
         self.codec = codec
         # One block more than there is to give away: the decoder's own.
         self.pool = model.new_pool(n_blocks + 1, dtype=kv_dtype)
-        self.streams: StreamPool = codec.stream_pool(n_streams)
+        self.streams: StreamPool = codec.stream_pool(n_streams, bf16_matrices=bf16_codec)
         max_rows = min(max_sequence_rows, n_blocks * self.pool.block_rows)
         self.decoder = SlotDecoder(model, self.pool, n_slots, max_rows)
         self._captured = CapturedStep(self.decoder, self.streams, n_slots) if captured else None
