@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from streamer.audio import Packetizer
+from streamer.bridge import packetize
 from streamer.dialogue import FRAME_MS, Dialogue, Spoken
 from streamer.engine import (
     EngineEvent,
@@ -98,7 +99,21 @@ class _Job:
     n_packets: int = 0
     n_frames: int = 0
     first_audio_at: float | None = None
-    events: asyncio.Queue[EngineEvent] = field(default_factory=asyncio.Queue)
+    events: deque[EngineEvent] = field(default_factory=deque)
+    reader: asyncio.Future[None] | None = None
+
+    def put(self, event: EngineEvent) -> None:
+        """Take what the engine said, and wake who waits for it."""
+        self.events.append(event)
+        if self.reader is not None and not self.reader.done():
+            self.reader.set_result(None)
+
+    async def next_event(self) -> EngineEvent:
+        """The oldest event not yet read."""
+        if not self.events:
+            self.reader = asyncio.get_running_loop().create_future()
+            await self.reader
+        return self.events.popleft()
 
 
 class Performance:
@@ -111,13 +126,14 @@ class Performance:
         self._listener = listener
         self._stream = speech.engine.open_stream()
         speech.encoders.add(packetizer)
-        self._loop = asyncio.get_running_loop()
+        self._bridge = speech.bridge()
         self._jobs: deque[_Job] = deque()
         self._current: _Job | None = None
         self._n_turns = 0
         self._n_packets = 0
         self._free_since = 0.0
         self._work_in_hand: Future[Any] | None = None
+        self._frame_in_hand: asyncio.Future[list[bytes]] | None = None
         self._wake = asyncio.Event()
         self._rest = asyncio.Event()
         self._rest.set()
@@ -144,6 +160,8 @@ class Performance:
                     self._speech.engine.cancel(job.generation)
         if played_ms is not None:
             self._dialogue.keep_heard(played_ms, turn)
+            if turn is None:
+                self._speech.engine.flushed(self._stream)
 
     async def wait_idle(self) -> None:
         """Return when no turn is left to speak."""
@@ -158,6 +176,8 @@ class Performance:
                 # An encoder must not be closed under the hands of a worker; what became of the work no longer matters.
                 with contextlib.suppress(Exception):
                     await asyncio.wrap_future(self._work_in_hand)
+            if self._frame_in_hand is not None:
+                await asyncio.wait([self._frame_in_hand])
         finally:
             self._speech.engine.close_stream(self._stream)
             if self._packetizer in self._speech.encoders:
@@ -226,7 +246,7 @@ class Performance:
             if job.cancelled:
                 engine.cancel(generation)
             while True:
-                event = await job.events.get()
+                event = await job.next_event()
                 if isinstance(event, Finished):
                     finished = True
                     if event.error is not None:
@@ -244,9 +264,7 @@ class Performance:
         elif isinstance(event, Started):
             await self._listener.started(job.turn, job.index, job.turns[0].speaker, self._n_packets)
         elif isinstance(event, FrameReady):
-            payloads = await self._work(lambda: self._packetizer.push(event.audio))
-            if event.last:
-                payloads += await self._work(self._packetizer.flush)
+            payloads = await self._payloads(event)
             if job.cancelled:
                 return
             spoken.frames.append(event.codes)
@@ -265,13 +283,17 @@ class Performance:
         if job.first_audio_at is None:
             job.first_audio_at = time.monotonic()
 
-    def _sink(self, job: _Job) -> Callable[[EngineEvent], None]:
-        def deliver(event: EngineEvent) -> None:
-            # A loop that was closed has nobody left to tell.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(job.events.put_nowait, event)
+    async def _payloads(self, event: FrameReady) -> list[bytes]:
+        if self._packetizer.light:
+            # Less work than handing it to a thread and back.
+            return packetize(self._packetizer, event.audio, last=event.last)
+        # Shielded: whoever closes the encoder waits until no thread uses it any more.
+        self._frame_in_hand = self._bridge.encode(self._packetizer, event.audio, last=event.last)
+        return await asyncio.shield(self._frame_in_hand)
 
-        return deliver
+    def _sink(self, job: _Job) -> Callable[[EngineEvent], None]:
+        post, put = self._bridge.post, job.put
+        return lambda event: post(put, event)
 
     async def _work(self, function: Callable[[], _T]) -> _T:
         work = self._work_in_hand = self._speech.workers.submit(function)

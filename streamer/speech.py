@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +12,14 @@ from typing import Any
 import torch
 
 from streamer.audio import OpusEncoder, Packetizer
+from streamer.bridge import LoopBridge
 from streamer.checkpoint import CheckpointError
 from streamer.codec import AudioCodec
 from streamer.engine import Engine, EngineConfig
+from streamer.frame_source import FrameSource
 from streamer.models import DelayModel, load_tokenizer
+from streamer.models.linear import WeightFormat
+from streamer.null_engine import NullConfig, NullEngine
 from streamer.voices import Voice, VoiceRegistry
 
 ASSETS = Path(__file__).parent / "assets"
@@ -28,7 +34,8 @@ class SpeechConfig:
     """Which model to load and how. ``model`` None is the embedded one, with its codec and voices.
 
     ``threads`` 0 is one for the embedded model, torch's own choice for others; ``history_seconds`` None takes 60 s, for
-    the embedded model 12 s, which is what it was trained on.
+    the embedded model 12 s, which is what it was trained on. ``null``: nothing is generated, the first voice's
+    recording is played in its place.
     """
 
     model: str | None = None
@@ -36,10 +43,12 @@ class SpeechConfig:
     voices: tuple[Path, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
+    weights: WeightFormat = "native"
     threads: int = 0
     history_seconds: float | None = None
     max_turn_seconds: float = 120.0
     engine: EngineConfig = field(default_factory=EngineConfig)
+    null: NullConfig | None = None
 
 
 class Speech:
@@ -52,16 +61,21 @@ class Speech:
         tokenizer: Any,
         codec: AudioCodec,
         voices: VoiceRegistry,
+        engine: FrameSource | None = None,
     ) -> None:
         self.config = config
         self.model = model
         self.tokenizer = tokenizer
         self.codec = codec
         self.voices = voices
-        self.engine = Engine(model, codec, config.engine)
+        self.engine = engine or Engine(model, codec, config.engine)
         self.encoders: set[Packetizer] = set()
-        # Prompt building and Opus encoding: short pieces of work that must not hold up the event loop.
+        # Short pieces of work that must not hold up the event loop: texts and prompts, and apart from them, so that
+        # neither waits for a queue of the other, the encoding of frames.
         self.workers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="speech")
+        n_encoders = max(2, min(8, (os.cpu_count() or 2) // 2))
+        self._encoder_threads = ThreadPoolExecutor(max_workers=n_encoders, thread_name_prefix="encoder")
+        self._bridge: LoopBridge | None = None
 
     @classmethod
     def load(cls, config: SpeechConfig) -> Speech:
@@ -75,7 +89,7 @@ class Speech:
             torch.set_num_threads(threads)
         model_path = str(ASSETS / "model") if config.model is None else config.model
         codec_path = config.codec or (str(ASSETS / "codec") if embedded else PUBLISHED_CODEC)
-        model = DelayModel.from_pretrained(model_path, device=device, dtype=dtype)
+        model = DelayModel.from_pretrained(model_path, device=device, dtype=dtype, weights=config.weights)
         tokenizer = load_tokenizer(model_path)
         codec = AudioCodec.from_pretrained(codec_path, device=device, dtype=dtype)
         n_vq, n_books = model.config.n_vq, codec.config.n_codebooks
@@ -90,7 +104,13 @@ class Speech:
         voices = VoiceRegistry.from_folders(folders, codec.config)
         for voice in voices.list():
             voice.reference(n_vq)
-        return cls(config, model, tokenizer, codec, voices)
+        engine = None if config.null is None else _null_engine(config, codec, voices, n_vq)
+        return cls(config, model, tokenizer, codec, voices, engine)
+
+    @property
+    def name(self) -> str:
+        """The model's name, as clients are told."""
+        return self.model.name if self.config.null is None else "null"
 
     @property
     def history_seconds(self) -> float:
@@ -105,10 +125,28 @@ class Speech:
         known = sorted(self.voices.list(), key=lambda voice: rank.get(voice.id, len(rank)))
         return {speaker: known[(speaker - 1) % len(known)] for speaker in range(1, 6)} if known else {}
 
+    def bridge(self) -> LoopBridge:
+        """The running event loop's way to and from the engine's and the encoders' threads; one loop at a time."""
+        loop = asyncio.get_running_loop()
+        if self._bridge is None or self._bridge.loop is not loop:
+            self._bridge = LoopBridge(loop, self._encoder_threads)
+        return self._bridge
+
     def close(self) -> None:
         """Stop the engine and the workers."""
         self.engine.stop()
         self.workers.shutdown()
+        self._encoder_threads.shutdown()
+
+
+def _null_engine(config: SpeechConfig, codec: AudioCodec, voices: VoiceRegistry, n_vq: int) -> NullEngine:
+    if not voices.list():
+        raise CheckpointError(
+            "the null model plays a voice's recording, and there is no voice: name a folder of voices"
+        )
+    codes = voices.list()[0].reference(n_vq)
+    audio = codec.decode(codes).float().cpu().numpy().reshape(len(codes), -1)
+    return NullEngine(codes.numpy(), audio, config.engine, config.null)
 
 
 def _pick_device(name: str) -> torch.device:

@@ -53,7 +53,7 @@ class RecordingEngine(Engine):
         return super().submit(request, stream, record)
 
 
-def new_speech(**sizes: int) -> Speech:
+def new_speech(**sizes: Any) -> Speech:
     """The small model ready to speak; its engine runs."""
     config = SpeechConfig(engine=EngineConfig(**{"max_sessions": 12, "max_batch": 8, **sizes}), history_seconds=20)
     arrays = load_golden("delay-nvq4").arrays

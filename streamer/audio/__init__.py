@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from streamer.audio.files import AudioFileError, load_audio, normalize_loudness
 from streamer.audio.g711 import mulaw_decode, mulaw_encode
-from streamer.audio.opus import OpusEncoder, OpusLibraryMissing
+from streamer.audio.opus import DEFAULT_COMPLEXITY, MAX_COMPLEXITY, OpusEncoder, OpusLibraryMissing
 from streamer.audio.packetizer import AudioFormat, Packetizer
 
 __all__ = [
+    "DEFAULT_COMPLEXITY",
+    "MAX_COMPLEXITY",
     "AudioFileError",
     "AudioFormat",
     "OpusEncoder",

@@ -12,18 +12,23 @@ _MAX_MAGNITUDE = 8158
 
 def mulaw_encode(pcm: npt.NDArray[np.int16]) -> bytes:
     """One byte for each int16 sample, in any shape."""
-    # The law is defined on 14 bits, of which int16 holds two more.
-    samples = pcm.astype(np.int32).ravel()
-    magnitude = np.minimum(np.abs(samples) >> 2, _MAX_MAGNITUDE) + _BIAS
-    segment = _SEGMENTS[magnitude >> 5]
-    step = (magnitude >> (segment + 1)) & 0x0F
-    code = (np.where(samples < 0, 0x80, 0) | (segment << 4) | step) ^ 0xFF
-    return code.astype(np.uint8).tobytes()
+    return _ENCODED.take(pcm.view(np.uint16)).tobytes()
 
 
 def mulaw_decode(data: bytes) -> npt.NDArray[np.int16]:
     """int16 samples (n,) of n bytes."""
     return _DECODED[np.frombuffer(data, np.uint8)]
+
+
+def _encoded_samples() -> npt.NDArray[np.uint8]:
+    """The byte of each int16, at its place as a uint16."""
+    # The law is defined on 14 bits, of which int16 holds two more.
+    samples = np.arange(65536).astype(np.uint16).view(np.int16).astype(np.int32)
+    magnitude = np.minimum(np.abs(samples) >> 2, _MAX_MAGNITUDE) + _BIAS
+    segment = _SEGMENTS[magnitude >> 5]
+    step = (magnitude >> (segment + 1)) & 0x0F
+    code = (np.where(samples < 0, 0x80, 0) | (segment << 4) | step) ^ 0xFF
+    return code.astype(np.uint8)
 
 
 def _decoded_codes() -> npt.NDArray[np.int16]:
@@ -36,3 +41,4 @@ def _decoded_codes() -> npt.NDArray[np.int16]:
 # floor(log2) of the biased magnitude's upper bits: which of the eight segments it lies in.
 _SEGMENTS = np.array([max(value.bit_length() - 1, 0) for value in range(256)], dtype=np.int32)
 _DECODED = _decoded_codes()
+_ENCODED = _encoded_samples()

@@ -34,6 +34,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
     group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: auto)")
+    group.add_argument("--weights", choices=("native", "bf16", "fp8"), default="native", help="format of the matrices")
+    group.add_argument("--kv", choices=("native", "fp8"), default="native", help="format of keys and values")
     group.add_argument(
         "--threads", type=int, default=0, help="CPU threads for the model (default: 1 if embedded, else torch's choice)"
     )
@@ -44,8 +46,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
-    """The model of :func:`add_model_options`, its engine running; CommandError (exit code 2) where it can't be had."""
+def loaded_speech(
+    arguments: argparse.Namespace, *, max_lead_s: float | None = None, null_burst_frames: int | None = None
+) -> Iterator[Speech]:
+    """The model of :func:`add_model_options`, its engine running; CommandError (exit code 2) where it can't be had.
+
+    ``max_lead_s``: how far a turn may be ahead of its listener, None for no limit. With ``null_burst_frames`` nothing
+    is generated: a recording is played at real time, after so many frames at once.
+    """
     missing = [name for name in ("torch", "transformers", "aiohttp", "soxr") if not importlib.util.find_spec(name)]
     if missing:
         raise CommandError(
@@ -54,12 +62,16 @@ def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
     from streamer.audio import OpusLibraryMissing
     from streamer.checkpoint import CheckpointError
     from streamer.engine import EngineConfig
+    from streamer.null_engine import NullConfig
     from streamer.speech import Speech, SpeechConfig
 
     engine = EngineConfig(
         max_sessions=_at_least(arguments, "max_sessions", 1),
         max_batch=_at_least(arguments, "max_batch", 1),
         kv_rows=_at_least(arguments, "kv_rows", _LEAST_KV_ROWS),
+        max_lead_s=max_lead_s,
+        kv_format=arguments.kv,
+        bf16_codec=arguments.weights == "bf16",
     )
     config = SpeechConfig(
         model=arguments.model,
@@ -67,9 +79,11 @@ def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
         voices=tuple(arguments.voices),
         device=arguments.device,
         dtype=arguments.dtype,
+        weights=arguments.weights,
         threads=_at_least(arguments, "threads", 0),
         history_seconds=arguments.history_seconds,
         engine=engine,
+        null=None if null_burst_frames is None else NullConfig(burst_frames=null_burst_frames),
     )
     seconds = arguments.history_seconds
     if seconds is not None and not 0 <= seconds < math.inf:

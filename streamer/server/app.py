@@ -115,7 +115,7 @@ class DialogueServer:
             return _problem(503, "shutting_down", "the server is stopping")
         if failure is not None:
             return _problem(503, "internal", failure)
-        return web.json_response({"status": "ready", "model": self.state.speech.model.name})
+        return web.json_response({"status": "ready", "model": self.state.speech.name})
 
 
 async def serve(speech: Speech, config: ServerConfig, on_listening: Callable[[str], None] = lambda url: None) -> None:

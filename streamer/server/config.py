@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from streamer.audio import DEFAULT_COMPLEXITY
 from streamer_protocol import Limits
 
 
@@ -13,7 +14,8 @@ class ServerConfig:
 
     ``max_frame_bytes``: a WebSocket message above this closes the socket unread; between ``limits.max_message_bytes``
     and this it is read and answered with an error. ``drain_s``: how long running turns may go on at shutdown.
-    ``send_buffer_bytes``: unsent data per socket before its session waits for the reader.
+    ``send_buffer_bytes``: unsent data per socket before its session waits for the reader. ``opus_complexity``: 0 to 10,
+    how much work the encoder may do for its sound.
     """
 
     host: str = "127.0.0.1"
@@ -23,3 +25,4 @@ class ServerConfig:
     heartbeat_s: float = 20.0
     drain_s: float = 10.0
     send_buffer_bytes: int = 32 * 2**10
+    opus_complexity: int = DEFAULT_COMPLEXITY

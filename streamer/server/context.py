@@ -14,6 +14,7 @@ from streamer.dialogue import Dialogue, DialogueSettings
 from streamer.engine import Refused
 from streamer.models import SamplingParams
 from streamer.performance import Packet, Performance, TurnReport
+from streamer.server.config import ServerConfig
 from streamer.speech import Speech
 from streamer.text import ScriptError, Turn, has_tag, normalize_text, parse_script
 from streamer.voices import UnknownVoice, Voice
@@ -55,16 +56,16 @@ class DialogueContext:
 
     @classmethod
     async def open(
-        cls, speech: Speech, limits: Limits, handle: int, start: SessionStart, send: Send
+        cls, speech: Speech, config: ServerConfig, handle: int, start: SessionStart, send: Send
     ) -> DialogueContext:
         """Start what ``start`` asks for; raises Rejection."""
         _refuse_unserved(start)
-        a = start.audio
+        a, complexity = start.audio, config.opus_complexity
         # An encoder takes milliseconds to make.
-        make = speech.workers.submit(lambda: Packetizer(a.format, a.sample_rate, a.frame_ms, a.bitrate))
+        make = speech.workers.submit(lambda: Packetizer(a.format, a.sample_rate, a.frame_ms, a.bitrate, complexity))
         packetizer = await asyncio.wrap_future(make)
         try:
-            return cls(speech, limits, handle, start, send, packetizer)
+            return cls(speech, config.limits, handle, start, send, packetizer)
         except Rejection:
             packetizer.close()
             raise
@@ -107,7 +108,7 @@ class DialogueContext:
             session=f"s-{secrets.token_hex(8)}",
             resume_token=None,
             handle=handle,
-            model=speech.model.name,
+            model=speech.name,
             audio=start.audio,
             voices={f"S{speaker}": voice.id for speaker, voice in sorted(voices.items())},  # type: ignore[misc]
             limits=limits,

@@ -100,7 +100,7 @@ class DialogueSocket:
         elif isinstance(event, SessionStart):
             self._refuse_while_draining(event, None)
             handle = self._state.next_handle()
-            context = await DialogueContext.open(self._state.speech, self._config.limits, handle, event, self._send)
+            context = await DialogueContext.open(self._state.speech, self._config, handle, event, self._send)
             self.contexts[event.context] = context
             await self._send(context.ready)
         elif isinstance(event, TurnCreate):

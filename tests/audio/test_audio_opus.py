@@ -71,6 +71,7 @@ def test_state_lasts_over_frames_and_is_the_encoders_own() -> None:
         ({"sample_rate": 44_100}, "sample_rate is 44100"),
         ({"frame_ms": 30}, "frame_ms is 30"),
         ({"bitrate": 1}, "bitrate is 1"),
+        ({"complexity": 11}, "complexity is 11"),
     ],
 )
 def test_settings_opus_lacks(given: dict[str, int], match: str) -> None:

@@ -187,6 +187,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["say", "Hi.", "--out", "."], "--out"),
     (["bench", "--rounds", "0"], "--rounds"),
     (["serve", "--port", "99999"], "--port"),
+    (["serve", "--opus-complexity", "11"], "--opus-complexity"),
+    (["serve", "--null-model", "0"], "--null-model"),
     (["serve", "--threads", "-1"], "--threads"),
     (["serve", "--history-seconds", "nan"], "--history-seconds"),
     (["serve", "--kv-rows", "100000000000000"], "can't be set up"),

@@ -188,13 +188,13 @@ async def test_health_and_readiness() -> None:
             async with http.get(path) as answer:
                 assert answer.status == 200
                 assert (await answer.json())["status"] == status
-        server.state.speech.engine._step_failure = "RuntimeError: the device is gone"
+        recorded(server)._step_failure = "RuntimeError: the device is gone"
         async with http.get("/readyz") as answer:
             assert answer.status == 503
             assert "the device is gone" in (await answer.json())["error"]["message"]
         async with http.get("/healthz") as answer:
             assert answer.status == 200
-        server.state.speech.engine._step_failure = None
+        recorded(server)._step_failure = None
 
 
 async def live_once(client: RawClient, dice: random.Random) -> None:
