@@ -21,7 +21,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict protocol/streamer_protocol kernels/streamer_kernels clients/python/streamer_client
-	$(BIN)/mypy streamer protocol/streamer_protocol kernels/streamer_kernels clients/python/streamer_client clients/examples tests training
+	$(BIN)/mypy streamer protocol/streamer_protocol kernels/streamer_kernels clients/python/streamer_client clients/examples tests training bench
 
 serve: $(VENV)/.server
 	$(BIN)/streamer serve

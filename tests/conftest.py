@@ -7,5 +7,5 @@ import os
 import torch
 
 if not torch.cuda.is_available():
-    # Triton looks at it once, when it is imported.
+    # Triton looks at it once, when it is imported, which other packages do too.
     os.environ["TRITON_INTERPRET"] = "1"

@@ -139,7 +139,7 @@ class _RingStage:
     """A transformer stage with the rings of all slots."""
 
     def __init__(self, weights: StageWeights, capacity: int) -> None:
-        config, sample = weights.config, weights.layers[0].qkv
+        config, sample = weights.config, weights.layers[0].norm1_weight
         self._weights = weights
         self.config = config
         self.device = sample.device

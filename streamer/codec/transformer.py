@@ -37,7 +37,7 @@ def project_qkv(layer: LayerWeights, x: torch.Tensor, turn: torch.Tensor, n_head
     """(B * S, model), (B, S, 1, 1, head_dim / 2) -> (B, S, 3, heads, head_dim), queries and keys turned."""
     normed = F.layer_norm(x, x.shape[-1:], layer.norm1_weight, layer.norm1_bias, NORM_EPS)
     batch, steps, _, _, pairs = turn.shape
-    qkv = torch.mm(normed, layer.qkv)
+    qkv = torch.mm(normed.to(layer.qkv.dtype), layer.qkv)
     exact = qkv.float()  # the same tensor when it is float32 already
     torch.view_as_complex(exact.view(batch, steps, 3, n_heads, pairs, 2))[:, :, :2].mul_(turn)
     return exact.to(x.dtype).view(batch, steps, 3, n_heads, 2 * pairs)
@@ -45,7 +45,12 @@ def project_qkv(layer: LayerWeights, x: torch.Tensor, turn: torch.Tensor, n_head
 
 def finish_layer(layer: LayerWeights, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
     """Both residual branches after attention; (B * S, model), (B, heads, S, head_dim) -> (B * S, model)."""
-    x = torch.addmm(x, attended.transpose(1, 2).reshape(x.shape), layer.out)
+    attended = attended.transpose(1, 2).reshape(x.shape)
+    if layer.out.dtype != x.dtype:
+        x = x + torch.mm(attended.to(layer.out.dtype), layer.out)
+        normed = F.layer_norm(x, x.shape[-1:], layer.norm2_weight, layer.norm2_bias, NORM_EPS)
+        return x + torch.mm(F.gelu(torch.mm(normed.to(layer.up.dtype), layer.up)), layer.down)
+    x = torch.addmm(x, attended, layer.out)
     normed = F.layer_norm(x, x.shape[-1:], layer.norm2_weight, layer.norm2_bias, NORM_EPS)
     return torch.addmm(x, F.gelu(torch.mm(normed, layer.up)), layer.down)
 

@@ -6,7 +6,7 @@ front of it, weight norm into plain matrices, and each codebook into a table of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One transformer layer; ``out`` and ``down`` carry their branch's LayerScale."""
+    """One transformer layer; ``out`` and ``down`` carry their branch's LayerScale.
+
+    Its matrices may be of fewer bits than what they are multiplied with, which is then rounded to their type.
+    """
 
     norm1_weight: torch.Tensor  # (model,)
     norm1_bias: torch.Tensor
@@ -70,6 +73,15 @@ class CodecWeights:
     decoder: tuple[Stage, ...]
     quantizer: QuantizerWeights
     dtype: torch.dtype  # of the stages
+
+
+def with_bf16_matrices(stage: Stage) -> Stage:
+    """The stage with its layers' matrices in bfloat16 and all else as it was: half the bytes to read a frame."""
+    if isinstance(stage, PatchConfig):
+        return stage
+    names = ("qkv", "out", "up", "down")
+    layers = (replace(layer, **{name: getattr(layer, name).bfloat16() for name in names}) for layer in stage.layers)
+    return replace(stage, layers=tuple(layers))
 
 
 def load_codec_weights(

@@ -10,7 +10,7 @@ import torch
 from streamer.checkpoint import load_tensors, resolve_checkpoint
 from streamer.models.config import DelayConfig, SamplingParams
 from streamer.models.delay import DelayState
-from streamer.models.linear import WeightFormat
+from streamer.models.linear import WeightFormat, make_linear
 from streamer.models.qwen3 import KVPool, Qwen3Decoder, repeat_last
 from streamer.models.row_sampler import RowSampler, SequenceView
 from streamer_kernels import embed_rows
@@ -43,7 +43,8 @@ class DelayModel:
         self.pair_head = text_head[pair].contiguous()
         self._text_head = text_head.t().contiguous()
         heads = [tensors[f"lm_heads.{i + 1}.weight"] for i in range(config.n_vq)]
-        self._audio_heads = torch.cat(heads).t().contiguous()
+        # In 8 bits, the heads would cost more in what they say than they save in what they weigh.
+        self._audio_heads = make_linear(torch.cat(heads), "native" if weights == "fp8" else weights)
         tensors.clear()
         self._decoder = Qwen3Decoder(config.language, language, weights)
 
@@ -58,7 +59,8 @@ class DelayModel:
     ) -> DelayModel:
         """Load a published checkpoint from a folder or by its hub id; :class:`CheckpointError` says what is wrong.
 
-        ``weights`` "fp8" keeps the layers' matrices in 8 bits; embeddings, norms and heads stay in ``dtype``.
+        ``weights`` "bf16" keeps the matrices of layers and audio heads in bfloat16, "fp8" those of the layers in 8
+        bits; everything else stays in ``dtype``.
         """
         folder = resolve_checkpoint(path_or_hub_id)
         config = DelayConfig.from_folder(folder)
@@ -94,12 +96,13 @@ class DelayModel:
     def text_logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
         """(N, vocab) float32, or (N, len(ids)) for some ids only: inside audio two of them are all that is needed."""
         head = self._text_head if ids is None else self._text_head[:, ids]
-        return _product(hidden, head).float()
+        # For a lone row with the bits that it would have in company.
+        return (repeat_last(hidden) @ head)[: hidden.shape[0]].float()
 
     @torch.inference_mode()
     def audio_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(N, n_vq, audio_vocab_size+1) float32; the pad code, which is never sampled, is at -inf."""
-        logits = _product(hidden, self._audio_heads).float()
+        logits = self._audio_heads(repeat_last(hidden))[: hidden.shape[0]].float()
         logits = logits.view(hidden.shape[0], self.config.n_vq, self.config.audio_vocab_size + 1)
         logits[..., self.config.audio_pad_code] = -torch.inf
         return logits
@@ -191,8 +194,3 @@ def expected_tensors(config: DelayConfig) -> dict[str, tuple[int, ...]]:
     layers = Qwen3Decoder.expected_tensors(config.language)
     shapes.update({f"{_LANGUAGE}{name}": shape for name, shape in layers.items()})
     return shapes
-
-
-def _product(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """hidden @ weight, for a lone row with the bits that it would have in company."""
-    return (repeat_last(hidden) @ weight)[: hidden.shape[0]]

@@ -166,3 +166,12 @@ def test_another_thread_may_own_the_pool_and_nothing_is_allocated_later(
     assert_close(samples, alone[2])
     assert not samples.requires_grad
     assert [ring.cache.data_ptr() for ring in pool._rings] == before
+
+
+def test_products_in_bfloat16_change_the_audio_by_little(
+    codec: AudioCodec, scripts: list[torch.Tensor], alone: list[torch.Tensor]
+) -> None:
+    pool = codec.stream_pool(2, bf16_matrices=True)
+    audio = play(pool, pool.open(), scripts[0])
+    error = float((audio - alone[0]).square().mean() / alone[0].square().mean())
+    assert 1e-9 < error < 1e-3

@@ -7,7 +7,7 @@ import torch
 from support import GOLDEN, load_golden, load_model
 
 from streamer import DelayModel
-from streamer.models.linear import Fp8Linear, NativeLinear, make_linear
+from streamer.models.linear import Bf16Linear, Fp8Linear, NativeLinear, make_linear
 
 
 def relative_error(x: torch.Tensor, exact: torch.Tensor) -> float:
@@ -45,3 +45,13 @@ def test_a_model_in_8_bits_has_nearly_the_logits_of_the_real_one() -> None:
 def test_formats_are_told_apart() -> None:
     assert isinstance(make_linear(torch.randn(8, 8), "native"), NativeLinear)
     assert isinstance(make_linear(torch.randn(8, 8), "fp8"), Fp8Linear)
+    assert isinstance(make_linear(torch.randn(8, 8), "bf16"), Bf16Linear)
+
+
+def test_a_row_has_the_same_bits_in_any_company() -> None:
+    torch.manual_seed(2)
+    for n_in, n_out in ((256, 1408), (704, 256)):
+        linear, x = Bf16Linear(torch.randn(n_out, n_in)), torch.randn(64, n_in)
+        together = linear(x)
+        for rows in (1, 2, 3, 16, 33):
+            assert torch.equal(linear(x[:rows]), together[:rows])
