@@ -90,11 +90,12 @@ def speak_together(engine: Engine, requests: Sequence[GenerationRequest]) -> lis
 class SilentCodec(AudioCodec):
     """The same codec, giving silence at once: what is left is the language model's time."""
 
-    def stream_pool(self, capacity: int, *, bf16_matrices: bool = False) -> StreamPool:
+    def stream_pool(self, capacity: int, *, max_group_frames: int = 1, bf16_matrices: bool = False) -> StreamPool:
         return _SilentPool(self.config, self.weights, self._quantizer, capacity)
 
 
 class _SilentPool(StreamPool):
     @torch.inference_mode()
     def push(self, slots: Sequence[int], codes: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(slots), self._config.frame_samples, device=self._device)
+        n_frames = codes.shape[1] if codes.ndim == 3 else 1
+        return torch.zeros(len(slots), n_frames * self._config.frame_samples, device=self._device)

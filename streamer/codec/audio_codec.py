@@ -84,8 +84,8 @@ class AudioCodec:
         """A stream of its own, for chunks of any length; use :meth:`stream_pool` for many at once."""
         return DecodeStream(self.config, self.weights, self._quantizer)
 
-    def stream_pool(self, capacity: int, *, bf16_matrices: bool = False) -> StreamPool:
-        """``capacity`` streams that advance together, one frame a call.
+    def stream_pool(self, capacity: int, *, max_group_frames: int = 1, bf16_matrices: bool = False) -> StreamPool:
+        """``capacity`` streams that advance together, up to ``max_group_frames`` of each a call.
 
         ``bf16_matrices``: products in bfloat16, which a CPU with instructions for it makes faster for many streams; the
         embedded codec's audio is then off by -53 dB.
@@ -93,7 +93,7 @@ class AudioCodec:
         weights = self.weights
         if bf16_matrices:
             weights = replace(weights, decoder=tuple(with_bf16_matrices(stage) for stage in weights.decoder))
-        return StreamPool(self.config, weights, self._quantizer, capacity)
+        return StreamPool(self.config, weights, self._quantizer, capacity, max_group_frames)
 
 
 class DecodeStream:

@@ -31,19 +31,29 @@ class StreamPool:
 
     Slots are numbers below ``capacity``; :meth:`open` gives the lowest free one, so that those in use stay
     together: the state of neighbours is read in place. One more slot, ``padding``, fills up batches of fixed size.
+    ``max_group_frames``: how many frames of a stream one call may take.
     """
 
-    def __init__(self, config: CodecConfig, weights: CodecWeights, quantizer: Quantizer, capacity: int) -> None:
+    def __init__(
+        self,
+        config: CodecConfig,
+        weights: CodecWeights,
+        quantizer: Quantizer,
+        capacity: int,
+        max_group_frames: int = 1,
+    ) -> None:
         if capacity < 1:
             raise CodecInputError("codec_pool_capacity", f"capacity is {capacity}, expected at least 1")
         self.capacity = self.padding = capacity
+        self._max_group_frames = max_group_frames
         self.frame_samples = config.frame_samples
         self._config = config
         self._quantizer = quantizer
         self._device = quantizer.device
         self._dtype = weights.dtype
         self._stages = [
-            stage if isinstance(stage, PatchConfig) else _RingStage(stage, capacity + 1) for stage in weights.decoder
+            stage if isinstance(stage, PatchConfig) else _RingStage(stage, capacity + 1, max_group_frames)
+            for stage in weights.decoder
         ]
         self._rings = [stage for stage in self._stages if isinstance(stage, _RingStage)]
         self._turns = _FrameRotation(self._rings)
@@ -82,45 +92,56 @@ class StreamPool:
     def push(self, slots: Sequence[int], codes: torch.Tensor) -> torch.Tensor:
         """One frame for each named slot: codes (B, k) -> samples (B, frame_samples) float32.
 
-        B may be anything from 0 to the capacity, the slots are distinct, and 1 <= k <= n_codebooks. Nothing
-        advances when :class:`CodecInputError` is raised. The values of codes that are already on an
-        accelerator are trusted, because looking at them would make the host wait.
+        Or as many frames F of each, codes (B, F, k) -> (B, F * frame_samples), F up to ``max_group_frames``. B may be
+        anything from 0 to the capacity, the slots are distinct, and 1 <= k <= n_codebooks. Nothing advances when
+        :class:`CodecInputError` is raised. The values of codes that are already on an accelerator are trusted, because
+        looking at them would make the host wait.
         """
-        codes = check_codes(codes, self._config, self._device)
+        n_frames = codes.shape[1] if codes.ndim == 3 else 1
+        if not 1 <= n_frames <= self._max_group_frames:
+            raise CodecInputError(
+                "codec_codes_shape", f"{n_frames} frames a stream, expected 1 to {self._max_group_frames}"
+            )
+        flat = check_codes(codes.flatten(0, -2) if codes.ndim == 3 else codes, self._config, self._device)
         self._check_slots(slots, len(codes))
         if not slots:
-            return torch.empty(0, self._config.frame_samples, device=self._device)
+            return torch.empty(0, n_frames * self._config.frame_samples, device=self._device)
+        codes = flat.view(len(slots), n_frames, -1)
         order = sorted(range(len(slots)), key=slots.__getitem__)
         runs = consecutive_runs([slots[i] for i in order])
         if order == list(range(len(slots))) or len(runs) > self._max_runs:
             places = torch.tensor(slots, device=self._device)
             return self._advance(places, codes, runs if len(runs) <= self._max_runs else None)
-        samples = torch.empty(len(slots), self._config.frame_samples, device=self._device)
+        samples = torch.empty(len(slots), n_frames * self._config.frame_samples, device=self._device)
         places = torch.tensor([slots[i] for i in order], device=self._device)
         samples[order] = self._advance(places, codes[order], runs)
         return samples
 
     @torch.inference_mode()
     def push_at(self, places: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """:meth:`push` without a look at the values: places (B,) int64 on the device, open slots or ``padding``.
+        """One frame each, without a look at the values: places (B,) int64 on the device, open slots or ``padding``.
 
         Open slots are distinct; ``padding`` may be named any number of times, with any codes that exist.
         """
-        return self._advance(places, codes, None)
+        return self._advance(places, codes[:, None], None)
 
     def _advance(self, places: torch.Tensor, codes: torch.Tensor, runs: Runs | None) -> torch.Tensor:
-        """One frame of each stream. ``runs``: which of the slots lie side by side, None for not known."""
+        """The frames (B, F, k) of each stream. ``runs``: which slots lie side by side, None for not known."""
+        n_streams, n_frames, _ = codes.shape
         frames = self._frames[places]
+        self._frames[places] = frames + n_frames
         runs = [(slice(None), places)] if runs is None else runs
+        if n_frames > 1:
+            frames = (frames[:, None] + torch.arange(n_frames, device=self._device)).flatten()
+            places = places.repeat_interleave(n_frames)
         turns = iter(self._turns.at(frames))
-        x = self._quantizer.decode(codes).to(self._dtype)
+        x = self._quantizer.decode(codes.flatten(0, 1)).to(self._dtype)
         for stage in self._stages:
             if isinstance(stage, PatchConfig):
                 x = unfold_steps(x, stage.size)
             else:
-                x = stage.run(x, runs, stage.plan(places, frames), next(turns))
-        self._frames[places] = frames + 1
-        return x.view(len(places), -1).float()
+                x = stage.run(x, runs, stage.plan(places, frames), next(turns), n_streams)
+        return x.view(n_streams, -1).float()
 
     def _check_slots(self, slots: Sequence[int], n_codes: int) -> None:
         if len(slots) != n_codes:
@@ -138,13 +159,14 @@ class StreamPool:
 class _RingStage:
     """A transformer stage with the rings of all slots."""
 
-    def __init__(self, weights: StageWeights, capacity: int) -> None:
+    def __init__(self, weights: StageWeights, capacity: int, max_group_frames: int) -> None:
         config, sample = weights.config, weights.layers[0].norm1_weight
         self._weights = weights
         self.config = config
         self.device = sample.device
         steps = config.steps_per_frame
-        self._lap_frames = -(-(config.context_steps + steps - 1) // steps)
+        # All frames of a group are written before the first of them looks back.
+        self._lap_frames = -(-(config.context_steps + steps - 1) // steps) + max_group_frames - 1
         # (layers, slots, ring positions, key or value, heads, head_dim)
         shape = (config.n_layers, capacity, self._lap_frames * steps, 2, config.n_heads, config.head_dim)
         self.cache = sample.new_zeros(shape)
@@ -156,23 +178,28 @@ class _RingStage:
         self._bias = ring_bias(steps, self._lap_frames, config.context_steps, sample)
 
     def plan(self, places: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each stream (B,) the ring piece that the frame goes to, and the row of the bias table."""
+        """For each frame (N,) the ring piece that it goes to, and the row of the bias table."""
         lap = self._lap_frames
         piece = frames % lap
         return places * lap + piece, torch.where(frames < lap, frames, lap + piece)
 
     def run(
-        self, x: torch.Tensor, runs: Runs, plan: tuple[torch.Tensor, torch.Tensor], turn: torch.Tensor
+        self,
+        x: torch.Tensor,
+        runs: Runs,
+        plan: tuple[torch.Tensor, torch.Tensor],
+        turn: torch.Tensor,
+        n_streams: int,
     ) -> torch.Tensor:
-        """(B * steps, input_dim) -> (B * steps, output_dim)."""
+        """(N * steps, input_dim) -> (N * steps, output_dim), the N frames those of one stream after another."""
         weights = self._weights
         piece_rows, bias_rows = plan
-        bias = self._bias.index_select(0, bias_rows).unsqueeze(1)
+        bias = self._bias.index_select(0, bias_rows).view(n_streams, 1, -1, self._bias.shape[-1])
         x = x if weights.input_proj is None else torch.mm(x, weights.input_proj)
         for layer, pieces, keys, values in self._layers:
             qkv = project_qkv(layer, x, turn, self.config.n_heads)
             pieces.index_copy_(0, piece_rows, qkv[:, :, 1:])
-            query = qkv[:, :, 0].transpose(1, 2)
+            query = qkv[:, :, 0].reshape(n_streams, -1, *qkv.shape[3:]).transpose(1, 2)
             attended = [
                 F.scaled_dot_product_attention(query[batch], keys[held], values[held], attn_mask=bias[batch])
                 for batch, held in runs

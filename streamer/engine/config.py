@@ -24,6 +24,7 @@ class EngineConfig:
     ``bf16_codec``: the codec's products are made in bfloat16, whatever its weights are.
     ``max_sequence_rows``: the longest prompt with all that is decoded after it. ``kv_format`` fp8 keeps keys and values
     in 8 bits, in half the memory of bfloat16.
+    ``group_frames``: a session whose listener can wait gets its audio so many frames at a time; not in captured steps.
     ``captured``: decode steps run as graphs of fixed sizes; None where the model is on a GPU.
     """
 
@@ -39,6 +40,7 @@ class EngineConfig:
     max_wait_s: float = 5.0
     kv_format: KVFormat = "native"
     bf16_codec: bool = False
+    group_frames: int = 4
     captured: bool | None = None
 
 

@@ -36,6 +36,8 @@ from streamer.engine.step_times import StepTimes
 from streamer.models import BLOCK_ROWS, DelayModel, DelayState, FrameAssembler
 
 _log = logging.getLogger(__name__)
+# A listener with this much in hand does not notice when a frame comes a few steps later.
+_CAN_WAIT_S = 1.0
 _BROKEN = "the model's numbers broke down (NaN or infinity)"
 
 
@@ -60,6 +62,7 @@ class Engine:
         )
         self._meter = StepMeter(times)
         self._n_refused = 0
+        captured = model.device.type == "cuda" if c.captured is None else c.captured
         self._runner = Runner(
             model,
             codec,
@@ -69,7 +72,8 @@ class Engine:
             max_sequence_rows=c.max_sequence_rows,
             kv_dtype=torch.float8_e4m3fn if c.kv_format == "fp8" else model.dtype,
             bf16_codec=c.bf16_codec,
-            captured=model.device.type == "cuda" if c.captured is None else c.captured,
+            group_frames=1 if captured else c.group_frames,
+            captured=captured,
         )
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
@@ -293,18 +297,17 @@ class Engine:
         for g in broken:
             self._finish(g, "error", _BROKEN)
         self._scheduler.decoded(sampled)
-        results = self._runner.frames(sampled)
+        drawn_s = time.monotonic()
+        results = self._runner.frames(sampled, lambda g: g.clock.lead_s(drawn_s) >= _CAN_WAIT_S)
         now_s = time.monotonic()
-        self._meter.frames([self._scheduler.frame_made(r.generation, now_s) for r in results if r.audio is not None])
+        self._meter.frames([self._scheduler.frame_made(r.generation, now_s) for r in results])
         for result in results:
-            g = result.generation
-            if result.codes is not None and result.audio is not None:
-                self._tell(g, FrameReady(np.asarray(result.codes), result.audio, last=g.state.audio_complete))
+            self._tell(result.generation, FrameReady(np.asarray(result.codes), result.audio, last=result.last))
         going_on = []
         for g in sampled:
             if g not in self._live:
                 continue  # its sink raised: the slot is another's by now
-            if g.state.audio_complete or g.state.finished or len(g.rows) >= g.max_rows:
+            if g.over:
                 self._finish(g, "max_length" if g.state.tail_requested else "end")
             else:
                 going_on.append(g)

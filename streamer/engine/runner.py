@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,24 +34,33 @@ class Generation(ScheduledSequence):
     state: DelayState = field(kw_only=True)
     assembler: FrameAssembler = field(kw_only=True)
     rows: list[list[int]] = field(default_factory=list)
+    # Frames whose audio is not made yet.
+    held_frames: list[list[int]] = field(default_factory=list)
     queue_position: int = 0
     parked_state: list[torch.Tensor] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether its last row has been decoded."""
+        return self.state.audio_complete or self.state.finished or len(self.rows) >= self.max_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
-    """What one decoded row brought a generation: a frame's codes (n_vq,) and audio (1920,), or nothing."""
+    """A frame: its codes (n_vq,) and audio (1920,); ``last`` of its audio block."""
 
     generation: Generation
-    codes: list[int] | None
-    audio: np.ndarray | None
+    codes: list[int]
+    audio: np.ndarray
+    last: bool
 
 
 class Runner:
     """Owns the KV pool, the slots' tensors and the codec's stream pool; all allocated once.
 
-    ``captured``: a step runs as one chain of operations of fixed sizes, on a GPU as graphs; else it does no more than
-    the batch at hand needs, which on a CPU is less.
+    ``group_frames``: how many frames of a session may be turned to audio at once, where its listener can wait: the
+    codec's weights are then read once for all of them. ``captured``: a step runs as one chain of operations of fixed
+    sizes, on a GPU as graphs; else it does no more than the batch at hand needs, which on a CPU is less.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class Runner:
         max_sequence_rows: int,
         kv_dtype: torch.dtype,
         bf16_codec: bool,
+        group_frames: int,
         captured: bool,
     ) -> None:
         if codec.config.n_codebooks < model.config.n_vq:
@@ -73,10 +83,12 @@ class Runner:
         self.codec = codec
         # One block more than there is to give away: the decoder's own.
         self.pool = model.new_pool(n_blocks + 1, dtype=kv_dtype)
-        self.streams: StreamPool = codec.stream_pool(n_streams, bf16_matrices=bf16_codec)
+        self.streams: StreamPool = codec.stream_pool(n_streams, max_group_frames=group_frames, bf16_matrices=bf16_codec)
         max_rows = min(max_sequence_rows, n_blocks * self.pool.block_rows)
         self.decoder = SlotDecoder(model, self.pool, n_slots, max_rows)
         self._captured = CapturedStep(self.decoder, self.streams, n_slots) if captured else None
+        self._group_frames = group_frames
+        self._n_steps = 0
         # Audio of the step at hand, where the step has made it already.
         self._audio: dict[Generation, np.ndarray] = {}
 
@@ -129,18 +141,36 @@ class Runner:
         return sampled, [g for g, ok in zip(batch, sound, strict=True) if not ok]
 
     @torch.inference_mode()
-    def frames(self, batch: Sequence[Generation]) -> list[StepResult]:
-        """The frames that the newest rows complete, decoded to audio in one call for all sessions."""
-        codes = [g.assembler.push(g.rows[-1][1:]) for g in batch]
-        ready = [(g, frame) for g, frame in zip(batch, codes, strict=True) if frame is not None]
-        audio = self._audio
-        if ready and self._captured is None:
-            places = [self._place(g.stream) for g, _ in ready]
-            samples = self.streams.push(places, torch.tensor([frame for _, frame in ready], device=self.model.device))
-            audio = {g: each for (g, _), each in zip(ready, samples.cpu().numpy(), strict=True)}
-        return [
-            StepResult(g, frame, None if frame is None else audio[g]) for g, frame in zip(batch, codes, strict=True)
-        ]
+    def frames(self, batch: Sequence[Generation], can_wait: Callable[[Generation], bool]) -> list[StepResult]:
+        """The frames that the newest rows complete, as audio; those of listeners who can wait, a few at a time."""
+        self._n_steps += 1
+        # All who wait are served in the same step, so that they share a call.
+        is_group_step = self._n_steps % self._group_frames == 0
+        by_count: dict[int, list[Generation]] = {}
+        for g in batch:
+            frame = g.assembler.push(g.rows[-1][1:])
+            if frame is not None:
+                g.held_frames.append(frame)
+            count = len(g.held_frames)
+            if count and (is_group_step or count == self._group_frames or g.over or not can_wait(g)):
+                by_count.setdefault(count, []).append(g)
+        return [result for group in by_count.values() for result in self._to_audio(group)]
+
+    def _to_audio(self, batch: Sequence[Generation]) -> list[StepResult]:
+        """The held frames of sessions that hold equally many."""
+        if self._captured is None:
+            codes = torch.tensor([g.held_frames for g in batch], device=self.model.device)
+            samples = self.streams.push([self._place(g.stream) for g in batch], codes).cpu().numpy()
+        else:
+            samples = np.stack([self._audio[g] for g in batch])
+        results = []
+        for g, audio in zip(batch, samples.reshape(len(batch), -1, self.streams.frame_samples), strict=True):
+            held, g.held_frames = g.held_frames, []
+            results += [
+                StepResult(g, codes, each, last=g.state.audio_complete and i == len(held) - 1)
+                for i, (codes, each) in enumerate(zip(held, audio, strict=True))
+            ]
+        return results
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Generation]) -> None:

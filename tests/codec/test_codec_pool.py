@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -175,3 +176,29 @@ def test_products_in_bfloat16_change_the_audio_by_little(
     audio = play(pool, pool.open(), scripts[0])
     error = float((audio - alone[0]).square().mean() / alone[0].square().mean())
     assert 1e-9 < error < 1e-3
+
+
+def test_frames_pushed_in_groups_sound_as_one_by_one(
+    codec: AudioCodec, scripts: list[torch.Tensor], alone: list[torch.Tensor]
+) -> None:
+    pool = codec.stream_pool(4, max_group_frames=4)
+    slots = [pool.open() for _ in range(3)]
+    sizes = [1, 4, 2, 3, 4, 1, 4, 4, 4]  # past the end of every ring
+    pieces = []
+    for begin, size in zip(itertools.accumulate([0, *sizes]), sizes, strict=False):
+        codes = torch.stack([scripts[i][begin : begin + size] for i in range(3)])
+        pieces.append(pool.push(slots[::-1], codes.flip(0)).flip(0).view(3, size, -1))
+    audio = torch.cat(pieces, dim=1)
+    for i in range(3):
+        assert_close(audio[i], alone[i][: sum(sizes)])
+
+
+def test_a_group_larger_than_agreed_is_refused_and_nothing_advances(codec: AudioCodec) -> None:
+    pool = codec.stream_pool(2, max_group_frames=2)
+    slot = pool.open()
+    codes = torch.zeros(1, 3, 8, dtype=torch.int64)
+    for wrong in (codes, codes[:, :0]):
+        with pytest.raises(CodecInputError, match="expected 1 to 2"):
+            pool.push([slot], wrong)
+    first = pool.push([slot], codes[:, :1])
+    torch.testing.assert_close(first[0], codec.decode(codes[0, :1]), atol=2e-5, rtol=0)
