@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import streamer
+from bench.floors import floors
 from bench.hf_loop import HuggingFaceLoop
 from bench.in_process import SilentCodec, speak_together
 from bench.machine import describe_machine
@@ -134,6 +135,11 @@ class Comparison:
         self._silent = Engine(parts.model, SilentCodec(codec.config, codec.weights), config).start()
         self._numbers = itertools.count()
         self._early_ends = 0
+
+    @property
+    def n_prompt_rows(self) -> int:
+        """Length of a prompt."""
+        return len(self._prompt(0))
 
     def close(self) -> None:
         """Stop the engines."""
@@ -288,6 +294,8 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         comparison.close()
     found = figures(times, comparison.n_rows, comparison.seconds, lengths.sequences)
+    if device.type == "cpu":
+        found |= floors(parts.model, comparison.n_prompt_rows, comparison.n_rows, lengths.sequences)
     if lengths.server_turns:
         found |= _served(options, str(dtype).removeprefix("torch."))
     report = {

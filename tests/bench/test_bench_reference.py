@@ -14,6 +14,7 @@ from serving import new_speech
 from support import GOLDEN, load_codec, load_golden, load_model
 
 import streamer
+from bench.floors import floors
 from bench.hf_loop import HuggingFaceLoop, kept, penalise
 from bench.in_process import SilentCodec, speak_together
 from bench.reference import Timing, figures, main, server_first_audio_ms
@@ -157,3 +158,11 @@ async def test_first_audio_through_a_server_is_measured_for_first_and_second_tur
         speech.close()
     assert {place: len(delays) for place, delays in found.items()} == {"first_turn": 2, "second_turn": 2}
     assert all(delay > 0 for delays in found.values() for delay in delays)
+
+
+def test_floors_grow_slower_than_the_batch_and_shrink_with_the_context() -> None:
+    model = load_model("delay-nvq4")
+    one, long = (floors(model, prompt_rows, 100, 16) for prompt_rows in (50, 5000))
+    assert one["floor_rows_per_s_one"] < one["floor_rows_per_s_many"] < 16.5 * one["floor_rows_per_s_one"]
+    assert long["floor_rows_per_s_many"] < one["floor_rows_per_s_many"]
+    assert 0 < one["floor_first_audio_ms"] < long["floor_first_audio_ms"]
