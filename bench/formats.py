@@ -1,7 +1,7 @@
 """What fewer bits do to the model: ``python -m bench.formats``.
 
-Turns of the held-out dialogues, decoded once as they are; then the same rows read again with weights, or keys and values,
-in another format: how often the likeliest code stays the same, and how far the distributions move.
+Turns of the held-out dialogues, decoded once as they are; then the same rows read again with weights, or keys and
+values, in another format: how often the likeliest code stays the same, and how far the distributions move.
 """
 
 from __future__ import annotations
