@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from streamer.engine.sequence import Plan, ScheduledSequence, SequenceT, decode_work
 from streamer.engine.step_times import StepTimes, StepWork
 
-_FIRST_TURN_GAP_S = 1.0
+# Between two turns that leave the queue, before any has: a guess that refuses nobody too soon.
+_FIRST_TURN_GAP_S = 0.2
 _SHORTEST_RETRY_MS, _LONGEST_RETRY_MS = 500, 30_000
 # Rows after which the mix of prompts and speech is half forgotten, in steps, and before which it says little.
 _MIX_MEMORY, _LEAST_MIX_ROWS = 0.999, 200.0

@@ -66,7 +66,9 @@ class Scheduler(Generic[SequenceT]):
                 f" the pool has {self.blocks.n_blocks}",
             )
         n_waiting = len(self.waiting)
-        retry_after_ms = 1000 if n_waiting >= self._max_waiting else self.policy.refusal(sequence, n_waiting)
+        # Those for whom a slot is free wait for no other turn's end.
+        n_behind = max(n_waiting - len(self._free_slots), 0)
+        retry_after_ms = 1000 if n_waiting >= self._max_waiting else self.policy.refusal(sequence, n_behind)
         if retry_after_ms is not None:
             raise Refused("overloaded", f"{n_waiting} turns are waiting already", retry_after_ms)
         sequence.submitted_s = sequence.touched_s = now_s

@@ -257,22 +257,22 @@ def test_a_machine_that_is_too_slow_for_one_still_serves_one_after_another() -> 
 
 
 def test_a_queue_longer_than_anyone_would_wait_refuses_new_sessions_only() -> None:
-    s = scheduler(n_slots=1, pacing=replace(PACING, max_wait_s=3.0))
+    s = scheduler(n_slots=1, pacing=replace(PACING, max_wait_s=0.7))
     playing(s, 0.5)
-    # As long as nothing else is known, a turn is taken to last a second.
+    # As long as nothing else is known, turns are taken to leave the queue every 0.2 s.
     for _ in range(4):
         asked(s)
     with pytest.raises(Refused) as refusal:
         asked(s)
     assert refusal.value.code == "overloaded"
-    assert refusal.value.retry_after_ms == 4000
+    assert refusal.value.retry_after_ms == 800
     s.submit(sequence(clock=PlaybackClock(made_s=5, dry_at_s=NOW_S)), NOW_S)
-    # Turns of a tenth of a second make a longer queue a short one.
+    # Turns of a hundredth of a second make a longer queue a short one.
     for i in range(5):
-        s.admit(NOW_S + i / 10)
+        s.admit(NOW_S + i / 100)
         s.remove(s.running[0])
     for _ in range(5):
-        asked(s, at_s=NOW_S + 0.4)
+        asked(s, at_s=NOW_S + 0.04)
     assert len(s.waiting) == 6
 
 
@@ -286,3 +286,12 @@ def test_what_an_interrupted_listener_threw_away_is_not_counted_as_in_hand() -> 
     # 2 s of it were this turn's; what came before it is still played.
     assert q.clock.lead_s(NOW_S) == pytest.approx(3.0)
     assert q.clock.made_s == pytest.approx(18.0)
+
+
+def test_a_burst_that_finds_free_slots_is_refused_nothing() -> None:
+    s = scheduler(n_slots=16, pacing=replace(PACING, max_wait_s=0.7))
+    for _ in range(20):  # four more than the slots: the last of them waits for three others, 0.6 s
+        asked(s)
+    assert len(s.waiting) == 20
+    with pytest.raises(Refused):
+        asked(s)
