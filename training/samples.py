@@ -28,7 +28,7 @@ _N_SPEAKERS, _N_SPEAKERS_WEIGHTS = (1, 2, 3, 4, 5), (0.15, 0.55, 0.18, 0.07, 0.0
 _REFERENCE_FRAMES = (18, 36)
 _P_REFERENCES, _P_ANY_TAGS, _P_TWO_UTTERANCES, _P_NOISE = 0.95, 0.3, 0.2, 0.6
 _HIGHEST_NOISE = 0.12
-_SHARE_POWER = 0.5
+_SHARE_POWER = 0.3
 # Speech begins and ends this far into the frames that hold it: the teachers leave 40 ms of silence.
 _EDGE_FRAMES = 0.5
 # Where one word gives way to the next is known to about this.
