@@ -128,9 +128,6 @@ class Engine:
         state = DelayState.after_prompt(self.model.config, request.prompt_rows[:, 0].tolist())
         if not state.is_audio:
             raise ValueError("prompt_rows: the prompt must end in audio_start or in a generation slot")
-        n_rows, limit = len(request.prompt_rows) + request.max_rows, self.config.max_sequence_rows
-        if n_rows > limit:
-            raise Refused("text_too_long", f"prompt and turn may take {n_rows} rows, the limit is {limit}")
         generation = Generation(
             n_prompt_rows=len(request.prompt_rows),
             max_rows=request.max_rows,
@@ -148,6 +145,9 @@ class Engine:
                 raise Refused("internal", "the session's codec stream is closed")
             generation.clock = self._streams[stream]
             try:
+                n_rows, limit = generation.n_prompt_rows + generation.max_rows, self.config.max_sequence_rows
+                if n_rows > limit:
+                    raise Refused("text_too_long", f"prompt and turn may take {n_rows} rows, the limit is {limit}")
                 self._scheduler.submit(generation, time.monotonic())
             except Refused:
                 self._n_refused += 1

@@ -162,7 +162,7 @@ class Runner:
             codes = torch.tensor([g.held_frames for g in batch], device=self.model.device)
             samples = self.streams.push([self._place(g.stream) for g in batch], codes).cpu().numpy()
         else:
-            samples = np.stack([self._audio[g] for g in batch])
+            samples = np.stack([self._audio.pop(g) for g in batch])
         results = []
         for g, audio in zip(batch, samples.reshape(len(batch), -1, self.streams.frame_samples), strict=True):
             held, g.held_frames = g.held_frames, []

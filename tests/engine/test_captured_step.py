@@ -46,12 +46,10 @@ def test_captured_steps_give_the_rows_and_audio_of_plain_ones(sampling: Sampling
 def test_addresses_stay_and_padding_stays_sound() -> None:
     decoder, step, places = new_step(n_slots=6)
     addresses = step.addresses()
-    state = [tensor.data_ptr() for tensor in decoder.save(decoder.padding)]
     for _ in range(30):
         # Three sequences in a batch of four: the padding slot decodes with them.
         assert step.run([4, 1, 2], places[:3]).sound.all()
     assert step.addresses() == addresses
-    assert len(state) == len(decoder.save(decoder.padding))
     for tensor in decoder.save(decoder.padding):
         assert torch.isfinite(tensor.float()).all()
 

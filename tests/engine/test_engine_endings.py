@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from engine_reader import AT_REST, GREEDY, WAIT_S, Reader, assert_at_rest, new_engine, request
-from support import load_codec, load_model
+from support import load_codec, load_golden, load_model
 
 from streamer.engine import (
     CodecStreamHandle,
@@ -256,3 +257,17 @@ def test_unused_streams_take_no_place_in_the_pool(engine: Engine) -> None:
     assert engine.holdings() == Holdings(slots=0, blocks=0, waiting=0, streams=1, stream_places=0)
     engine.close_stream(stream)
     assert_at_rest(engine, [])
+
+
+def test_a_turn_that_can_never_run_is_refused_and_leaves_nothing() -> None:
+    engine = new_engine(max_sequence_rows=128)
+    reader = Reader(engine)
+    with pytest.raises(Refused, match="the limit is 128") as refusal:
+        reader.submit(request(max_rows=128))
+    assert refusal.value.code == "text_too_long"
+    assert engine.counters().refused == 1
+    outside = replace(request(), prompt_rows=load_golden("delay-nvq4").arrays["prompt/generation"])
+    with pytest.raises(ValueError, match="must end in audio_start"):
+        reader.submit(outside)
+    assert_at_rest(engine, [reader])
+    engine.stop()
