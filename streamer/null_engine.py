@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.engine import (
+    Counters,
     EngineConfig,
     EngineEvent,
     Finished,
@@ -86,6 +87,7 @@ class NullEngine:
         self._ending: deque[NullGeneration] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._n_frames = 0
         self._thread = threading.Thread(target=self._run, name="null engine", daemon=True)
 
     def start(self) -> NullEngine:
@@ -133,12 +135,25 @@ class NullEngine:
         with self._wake:
             self._end([generation])
 
+    def played(self, stream: object, played_ms: float) -> None:
+        """A recording is played at real time whatever its listener has heard."""
+
     def flushed(self, stream: object) -> None:
         """A recording is played at real time whatever its listener threw away."""
 
     def consumed(self, generation: NullGeneration, n_frames: int) -> None:
         """The reader took ``n_frames``."""
         generation.taken += n_frames
+
+    def counters(self) -> Counters:
+        """Frames handed out, and the turns of now; there are no steps, rows or blocks."""
+        with self._wake:
+            return Counters(
+                frames=self._n_frames,
+                batch=len(self._places),
+                running=len(self._places),
+                waiting=len(self._arrived),
+            )
 
     def holdings(self) -> Holdings:
         """What is held now: a slot for each running turn, a stream for each session."""
@@ -212,6 +227,7 @@ class NullEngine:
                 return
             i = generation.made % len(self._frames)
             generation.made += 1
+            self._n_frames += 1
             last = generation.made == generation.n_frames
             self._tell(generation, self._last_frames[i] if last else self._frames[i])
             if last:

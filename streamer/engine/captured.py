@@ -26,12 +26,14 @@ class HostStep:
     """What a step brought B sequences, on the host.
 
     rows: (B, 1+n_vq) int32; sound: (B,) bool, False where the numbers had broken down; audio: (B, samples) float32, to
-    be read only where a row completed a frame.
+    be read only where a row completed a frame; text_offsets: (A,) int64 for those that were ``followed``, as
+    :meth:`SlotDecoder.text_offsets` has them.
     """
 
     rows: np.ndarray
     sound: np.ndarray
     audio: np.ndarray
+    text_offsets: np.ndarray
 
 
 @dataclass(slots=True, eq=False)
@@ -74,14 +76,18 @@ class CapturedStep:
         self._on_cuda = self._device.type == "cuda"
         self._codec_stream = torch.cuda.Stream(self._device) if self._on_cuda and overlap else None
         self._memory = torch.cuda.graph_pool_handle() if self._on_cuda else None
+        self._text_offsets = torch.zeros(max_batch, dtype=torch.int64, pin_memory=self._on_cuda)
         sizes = sizes or [size for size in _SIZES if size < max_batch] + [max_batch]
         # Largest first, so that the smaller ones find the memory of the larger.
         self._batches = {size: self._prepare(size) for size in reversed(sizes)}
         self._sizes = sizes
 
     @torch.inference_mode()
-    def run(self, slots: Sequence[int], places: Sequence[int]) -> HostStep:
-        """One step: slot and codec place of each of B sequences. Returns before the model's piece is done."""
+    def run(self, slots: Sequence[int], places: Sequence[int], followed: Sequence[int] = ()) -> HostStep:
+        """One step: slot and codec place of each of B sequences. Returns before the model's piece is done.
+
+        ``followed``: those of the slots whose place in their text is asked for.
+        """
         count = len(slots)
         batch = self._batches[next(size for size in self._sizes if size >= count)]
         missing = len(batch.slots) - count
@@ -90,23 +96,25 @@ class CapturedStep:
         )
         batch.slots.copy_(names[0], non_blocking=True)
         batch.places.copy_(names[1], non_blocking=True)
-        done = self._launch(batch)
+        done = self._launch(batch, followed)
         if done is not None:
             done.synchronize()
         width = batch.rows.shape[1]
         host = batch.host[:count].numpy()
         ints = host[:, : width + 1].view(np.int32)
-        return HostStep(ints[:, :width].copy(), ints[:, width].astype(bool), host[:, width + 1 :].copy())
+        offsets = self._text_offsets[: len(followed)].numpy().copy()
+        return HostStep(ints[:, :width].copy(), ints[:, width].astype(bool), host[:, width + 1 :].copy(), offsets)
 
     def addresses(self) -> list[int]:
         """Where all buffers lie, which must stay the same for as long as the graphs live."""
         names = ("slots", "places", "rows", "frames", "frame_places", "sound", "out", "host")
         return [getattr(batch, name).data_ptr() for batch in self._batches.values() for name in names]
 
-    def _launch(self, batch: _Batch) -> torch.cuda.Event | None:
+    def _launch(self, batch: _Batch, followed: Sequence[int]) -> torch.cuda.Event | None:
         """Put a step's work in order on the device; the event after which ``batch.host`` may be read."""
         if not self._on_cuda:
             batch.draw()
+            self._read_text(followed)
             batch.codec()
             batch.host.copy_(batch.out)
             batch.forward()
@@ -114,6 +122,7 @@ class CapturedStep:
         main = torch.cuda.current_stream(self._device)
         side = self._codec_stream or main
         batch.draw()
+        self._read_text(followed)
         drawn, done = torch.cuda.Event(), torch.cuda.Event(blocking=True)
         drawn.record(main)
         with torch.cuda.stream(side):
@@ -154,6 +163,12 @@ class CapturedStep:
         batch.frame_places.copy_(torch.where(complete, batch.places, self._streams.padding))
         # Where there is no frame yet, the padding place decodes any code that exists.
         batch.frames.copy_(drawn.frames.clamp(max=self._n_codes - 1))
+
+    def _read_text(self, followed: Sequence[int]) -> None:
+        # Not part of a graph: what is not asked for costs nothing, and texts have any length.
+        if followed:
+            offsets = self._decoder.text_offsets(followed)
+            self._text_offsets[: len(followed)].copy_(offsets, non_blocking=True)
 
     def _decode_frames(self, batch: _Batch) -> None:
         width = batch.rows.shape[1]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from streamer.engine.scheduler import Scheduler
 from streamer.engine.sequence import Plan
 from streamer.engine.step_times import StepTimes
+
+# From a small model's step on a GPU to a large one's on a CPU.
+STEP_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.15, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +20,12 @@ class Counters:
     """A snapshot. Totals since the start: ``steps`` with ``step_s`` seconds in them, ``decoded_rows``,
     ``prefilled_rows``, ``frames``, ``parked`` (slots lent), turns ``refused`` for lack of room; ``predicted_underruns``
     (frames made in mid-turn when by the playback clock their listener had none left) with ``predicted_underrun_s`` of
-    silence.
+    silence. ``step_times``: of the steps that were timed, how many took no longer than each of ``STEP_BOUNDS_S`` but
+    longer than the one before, and how many took longer than all.
 
     The present: ``batch`` and ``last_step_s`` of the newest step, turns ``running``, ``resting`` (far ahead of their
     listeners), ``lending`` (without a slot) and ``waiting``; ``least_lead_s`` in hand of those who decode, None if
-    nobody does.
+    nobody does. ``kv_blocks``: how many there are.
     """
 
     steps: int = 0
@@ -32,6 +37,7 @@ class Counters:
     refused: int = 0
     predicted_underruns: int = 0
     predicted_underrun_s: float = 0.0
+    step_times: tuple[int, ...] = (0,) * (len(STEP_BOUNDS_S) + 1)
     batch: int = 0
     last_step_s: float = 0.0
     running: int = 0
@@ -39,6 +45,7 @@ class Counters:
     lending: int = 0
     waiting: int = 0
     least_lead_s: float | None = None
+    kv_blocks: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +60,7 @@ class StepMeter:
     _totals: Counters = Counters()
     _plan: Plan[Any] | None = None
     _began_s: float = 0.0
+    _step_times: list[int] = field(default_factory=lambda: [0] * (len(STEP_BOUNDS_S) + 1))
 
     def begin(self, plan: Plan[Any], now_s: float) -> None:
         """A step begins, and the one before it, if it was not broken off by a rest, is over."""
@@ -60,6 +68,7 @@ class StepMeter:
         if self._plan is not None:
             seconds = now_s - self._began_s
             self.times.measured(self._plan.work, seconds)
+            self._step_times[bisect_left(STEP_BOUNDS_S, seconds)] += 1
             t = replace(t, step_s=t.step_s + seconds, last_step_s=seconds)
         self._plan, self._began_s = plan, now_s
         self._totals = replace(
@@ -95,8 +104,10 @@ class StepMeter:
         return replace(
             self._totals,
             refused=n_refused,
+            step_times=tuple(self._step_times),
             running=len(scheduler.running),
             resting=sum(s.resting for s in live),
             lending=len(scheduler.parked),
             waiting=len(scheduler.waiting),
+            kv_blocks=scheduler.blocks.n_blocks,
         )

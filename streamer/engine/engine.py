@@ -173,9 +173,15 @@ class Engine:
         self._with_clock(stream, lambda clock: clock.played(played_ms / 1000, now_s))
 
     def flushed(self, stream: CodecStreamHandle) -> None:
-        """The listener threw away what was not heard yet, as at a barge-in. A cancelled turn's audio needs no word."""
+        """The listener threw away what was not heard yet, as at a barge-in: the next frame follows silence."""
         now_s = time.monotonic()
-        self._with_clock(stream, lambda clock: clock.flush(clock.made_s, now_s))
+
+        def flush(clock: PlaybackClock) -> None:
+            clock.flush(clock.made_s, now_s)
+            # What the codec remembers was not heard; the next frame takes a fresh place.
+            self._runner.close_stream(stream)
+
+        self._with_clock(stream, flush)
 
     def counters(self) -> Counters:
         """What was done so far and what is under way. A thread-safe snapshot."""
@@ -302,7 +308,9 @@ class Engine:
         now_s = time.monotonic()
         self._meter.frames([self._scheduler.frame_made(r.generation, now_s) for r in results])
         for result in results:
-            self._tell(result.generation, FrameReady(np.asarray(result.codes), result.audio, last=result.last))
+            codes = np.asarray(result.codes)
+            frame = FrameReady(codes, result.audio, last=result.last, text_row=result.text_row)
+            self._tell(result.generation, frame)
         going_on = []
         for g in sampled:
             if g not in self._live:

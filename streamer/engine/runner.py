@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,8 @@ class Generation(ScheduledSequence):
     rows: list[list[int]] = field(default_factory=list)
     # Frames whose audio is not made yet.
     held_frames: list[list[int]] = field(default_factory=list)
+    # Where in the text each frame is that was begun and is not turned to audio yet; empty where nobody asked.
+    text_rows: deque[int] = field(default_factory=deque)
     queue_position: int = 0
     parked_state: list[torch.Tensor] | None = None
 
@@ -47,12 +50,13 @@ class Generation(ScheduledSequence):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
-    """A frame: its codes (n_vq,) and audio (1920,); ``last`` of its audio block."""
+    """A frame: its codes (n_vq,) and audio (1920,); ``last`` of its audio block; the prompt row that it is about."""
 
     generation: Generation
     codes: list[int]
     audio: np.ndarray
     last: bool
+    text_row: int | None
 
 
 class Runner:
@@ -98,8 +102,10 @@ class Runner:
         device, start, request = self.model.device, g.n_prefilled_rows, g.request
         table = torch.tensor(g.lease.blocks, device=device)
         rows = request.prompt_rows[start : start + n_rows].to(device)
-        hidden = self.model.prefill(rows, self.pool, table, start)
-        if start + n_rows == g.n_prompt_rows:
+        last = start + n_rows == g.n_prompt_rows
+        queries = self.model.new_queries(n_rows) if last and self._is_followed(g) else None
+        hidden = self.model.prefill(rows, self.pool, table, start, queries)
+        if last:
             self.decoder.open(
                 g.slot,
                 request.prompt_rows,
@@ -109,7 +115,9 @@ class Runner:
                 request.seed,
                 max_rows=request.max_rows,
                 known_codes=request.known_codes,
+                query=None if queries is None else queries[-1],
             )
+            self._follow(g)
         return bool(torch.isfinite(hidden).all())
 
     def park(self, g: Generation) -> None:
@@ -121,18 +129,25 @@ class Runner:
         assert g.parked_state is not None
         self.decoder.load(g.slot, g.parked_state)
         g.parked_state = None
+        self._follow(g)
 
     @torch.inference_mode()
     def sample(self, batch: Sequence[Generation]) -> tuple[list[Generation], list[Generation]]:
         """Draw the next row of each generation; returns those that got one, and those whose numbers broke down."""
         slots = [g.slot for g in batch]
+        followed = [g for g in batch if self._is_followed(g)]
+        followed_slots = [g.slot for g in followed]
         if self._captured is None:
             drawn = self.decoder.draw(torch.tensor(slots, device=self.model.device))
             rows, sound = drawn.rows.tolist(), drawn.sound.tolist()
+            offsets = self.decoder.text_offsets(followed_slots).tolist() if followed else []
         else:
-            step = self._captured.run(slots, [self._place(g.stream) for g in batch])
-            rows, sound = step.rows.tolist(), step.sound.tolist()
+            step = self._captured.run(slots, [self._place(g.stream) for g in batch], followed_slots)
+            rows, sound, offsets = step.rows.tolist(), step.sound.tolist(), step.text_offsets.tolist()
             self._audio = dict(zip(batch, step.audio, strict=True))
+        for g, offset in zip(followed, offsets, strict=True):
+            assert g.request.text_rows is not None
+            g.text_rows.append(g.request.text_rows[0] + offset)
         for g, row, ok in zip(batch, rows, sound, strict=True):
             if ok:
                 g.rows.append(row)
@@ -166,10 +181,10 @@ class Runner:
         results = []
         for g, audio in zip(batch, samples.reshape(len(batch), -1, self.streams.frame_samples), strict=True):
             held, g.held_frames = g.held_frames, []
-            results += [
-                StepResult(g, codes, each, last=g.state.audio_complete and i == len(held) - 1)
-                for i, (codes, each) in enumerate(zip(held, audio, strict=True))
-            ]
+            for i, (frame, each) in enumerate(zip(held, audio, strict=True)):
+                last = g.state.audio_complete and i == len(held) - 1
+                # Frame f began in row f, so both come in the same order.
+                results.append(StepResult(g, frame, each, last, g.text_rows.popleft() if g.text_rows else None))
         return results
 
     @torch.inference_mode()
@@ -188,6 +203,13 @@ class Runner:
         if stream.place is not None:
             self.streams.close(stream.place)
             stream.place = None
+
+    def _is_followed(self, g: Generation) -> bool:
+        return g.request.text_rows is not None and bool(self.model.config.alignment_heads)
+
+    def _follow(self, g: Generation) -> None:
+        if g.request.text_rows is not None and self._is_followed(g):
+            self.decoder.follow(g.slot, g.lease.blocks, g.request.text_rows)
 
     def _place(self, stream: CodecStreamHandle) -> int:
         if stream.place is None:

@@ -46,7 +46,7 @@ class DelayModel:
         # In 8 bits, the heads would cost more in what they say than they save in what they weigh.
         self._audio_heads = make_linear(torch.cat(heads), "native" if weights == "fp8" else weights)
         tensors.clear()
-        self._decoder = Qwen3Decoder(config.language, language, weights)
+        self._decoder = Qwen3Decoder(config.language, language, weights, config.alignment_heads)
 
     @classmethod
     def from_pretrained(
@@ -82,15 +82,29 @@ class DelayModel:
         """A KV pool that fits this model; ``dtype`` float8_e4m3fn takes half the memory of bfloat16."""
         return KVPool(self.config.language, n_blocks, block_rows, dtype or self.dtype, self.device)
 
-    @torch.inference_mode()
-    def prefill(self, rows: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int) -> torch.Tensor:
-        """Run C prompt rows (C, 1+n_vq) from row ``start`` on; returns their hidden states (C, hidden)."""
-        return self._decoder.prefill(self._embed(rows), pool, table, start)
+    def new_queries(self, n_rows: int) -> torch.Tensor:
+        """(n_rows, alignment heads, head_dim) for ``prefill`` and ``decode`` to fill in: those heads' queries."""
+        shape = (n_rows, len(self.config.alignment_heads), self.config.language.head_dim)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     @torch.inference_mode()
-    def decode(self, rows: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def prefill(
+        self, rows: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int, queries: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run C prompt rows (C, 1+n_vq) from row ``start`` on; returns their hidden states (C, hidden)."""
+        return self._decoder.prefill(self._embed(rows), pool, table, start, queries)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        rows: torch.Tensor,
+        pool: KVPool,
+        tables: torch.Tensor,
+        positions: torch.Tensor,
+        queries: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Run the newest row of each of B sequences (B, 1+n_vq); returns (B, hidden)."""
-        return self._decoder.decode(self._embed(rows), pool, tables, positions)
+        return self._decoder.decode(self._embed(rows), pool, tables, positions, queries)
 
     @torch.inference_mode()
     def text_logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:

@@ -6,7 +6,7 @@ biases ("Qwen3 Technical Report", 2025). q/k/v and gate/up are one matrix each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,12 +61,22 @@ class _Layer:
 
 
 class Qwen3Decoder:
-    """The layers and the final norm; embeddings and heads belong to the model around it."""
+    """The layers and the final norm; embeddings and heads belong to the model around it.
+
+    ``watched``: (layer, head) of the attention heads whose queries can be asked for.
+    """
 
     def __init__(
-        self, config: LanguageConfig, tensors: dict[str, torch.Tensor], weights: WeightFormat = "native"
+        self,
+        config: LanguageConfig,
+        tensors: dict[str, torch.Tensor],
+        weights: WeightFormat = "native",
+        watched: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.config = config
+        self._watched: list[list[tuple[int, int]]] = [[] for _ in range(config.n_layers)]
+        for place, (layer, head) in enumerate(watched):
+            self._watched[layer].append((place, head))
         self._layers = [_take_layer(tensors, f"layers.{i}.", weights) for i in range(config.n_layers)]
         self._norm = tensors.pop("norm.weight")
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
@@ -94,8 +104,13 @@ class Qwen3Decoder:
             shapes.update({f"layers.{i}.{name}.weight": shape for name, shape in layer.items()})
         return shapes
 
-    def prefill(self, x: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int) -> torch.Tensor:
-        """C rows of one sequence, from row ``start`` on: (C, hidden) to (C, hidden). table: (n,) int64 blocks."""
+    def prefill(
+        self, x: torch.Tensor, pool: KVPool, table: torch.Tensor, start: int, queries: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """C rows of one sequence, from row ``start`` on: (C, hidden) to (C, hidden). table: (n,) int64 blocks.
+
+        queries: (C, watched heads, head_dim), filled in where given, with what the attention itself uses.
+        """
         count = x.shape[0]
         x = repeat_last(x, _LEAST_PREFILL_ROWS)
         positions = repeat_last(torch.arange(start, start + count, device=x.device), _LEAST_PREFILL_ROWS)
@@ -105,10 +120,20 @@ class Qwen3Decoder:
         def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             return prefill_attention(q, k, v, used, positions)
 
-        return self._run(x, positions, pool, pool_rows, attention)[:count]
+        return self._run(x, positions, pool, pool_rows, attention, queries)[:count]
 
-    def decode(self, x: torch.Tensor, pool: KVPool, tables: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """One row for each of B sequences. x: (B, hidden); tables: (B, n) int64; positions: (B,) int64 row numbers."""
+    def decode(
+        self,
+        x: torch.Tensor,
+        pool: KVPool,
+        tables: torch.Tensor,
+        positions: torch.Tensor,
+        queries: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """One row for each of B sequences. x: (B, hidden); tables: (B, n) int64; positions: (B,) int64 row numbers.
+
+        queries: (B, watched heads, head_dim), filled in where given.
+        """
         count = x.shape[0]
         x = repeat_last(x)
         block = tables.gather(1, (positions // pool.block_rows)[:, None])[:, 0]
@@ -119,7 +144,7 @@ class Qwen3Decoder:
             # Attention is made for each sequence by itself, so that a repeated row need not have it.
             return repeat_last(decode_attention(q[:count], k, v, plan))
 
-        return self._run(x, repeat_last(positions), pool, pool_rows, attention)[:count]
+        return self._run(x, repeat_last(positions), pool, pool_rows, attention, queries)[:count]
 
     def _run(
         self,
@@ -128,14 +153,18 @@ class Qwen3Decoder:
         pool: KVPool,
         pool_rows: torch.Tensor,
         attention: Attention,
+        queries: torch.Tensor | None,
     ) -> torch.Tensor:
         count, eps = x.shape[0], self.config.rms_norm_eps
         angles = positions[:, None].to(torch.float32) * self._inverse_frequencies  # (N, D/2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         delta = None
-        for layer, k, v in zip(self._layers, pool.k, pool.v, strict=True):
+        for layer, k, v, watched in zip(self._layers, pool.k, pool.v, self._watched, strict=True):
             x, normed = add_rms_norm(x, delta, layer.input_norm, eps)
             q = norm_rope_write(layer.qkv(normed), layer.q_norm, layer.k_norm, eps, cos, sin, k, v, pool_rows)
+            if queries is not None:
+                for place, head in watched:
+                    queries[:, place] = q[: len(queries), head]
             attended = layer.out(attention(q, k, v).reshape(count, -1))
             x, normed = add_rms_norm(x, attended, layer.mlp_norm, eps)
             delta = layer.down(silu_gate(layer.gate_up(normed)))

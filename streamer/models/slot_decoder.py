@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from streamer.models.alignment import AlignmentReader
 from streamer.models.config import SamplingParams
 from streamer.models.delay import DelayState
 from streamer.models.delay_model import DelayModel
@@ -53,6 +54,10 @@ class SlotDecoder:
         self._hidden = torch.zeros(total, c.language.hidden_size, dtype=model.dtype, device=device)
         self._rows = torch.full((total, 1 + c.n_vq), c.audio_pad_code, device=device)
         self._rows[:, 0] = c.audio_assistant_gen_slot_token_id
+        # Of the alignment heads, at the row from which the next is drawn.
+        self._queries = model.new_queries(total)
+        heads = c.alignment_heads
+        self._reader = AlignmentReader(c.language, heads, pool, n_slots, model.dtype) if heads else None
         # The next row's number in its sequence.
         self._position = torch.zeros(total, dtype=torch.int64, device=device)
         # Codes that the first rows must hold, -1 where they are to be drawn.
@@ -67,7 +72,7 @@ class SlotDecoder:
         self._state = [
             *(getattr(self._sampling, f.name) for f in fields(self._sampling)),
             *(getattr(self._delay, f.name) for f in fields(self._delay)),
-            *(self._hidden, self._rows, self._position, self._known, self._tables),
+            *(self._hidden, self._queries, self._rows, self._position, self._known, self._tables),
         ]
 
     @torch.inference_mode()
@@ -82,11 +87,13 @@ class SlotDecoder:
         *,
         max_rows: int,
         known_codes: torch.Tensor | None = None,
+        query: torch.Tensor | None = None,
     ) -> None:
         """Give a slot to a sequence whose prompt (P, 1+n_vq) int64 was prefilled into ``blocks``.
 
         hidden: (hidden_size,), of the prompt's last row. ``max_rows`` bounds the new rows, the tail included.
         known_codes: (rows, n_vq) int64, rows <= n_vq, -1 where a code is to be drawn. The prompt must end inside audio.
+        query: (heads, head_dim), the alignment heads' at the prompt's last row, for a slot that will be followed.
         """
         c = self.model.config
         state = DelayState.after_prompt(c, prompt_rows[:, 0].tolist())
@@ -104,10 +111,29 @@ class SlotDecoder:
         ):
             tensor[slot] = value
         self._hidden[slot] = hidden
+        if query is not None:
+            self._queries[slot] = query
         self._known[slot] = -1
         if known_codes is not None:
             self._known[slot, : len(known_codes)] = known_codes.to(self._known.device)
         self._set_table(slot, blocks)
+
+    def follow(self, slot: int, blocks: Sequence[int], text_rows: tuple[int, int]) -> None:
+        """Let :meth:`text_offsets` say where in rows ``text_rows`` (begin, end) of its prompt a slot's voice is.
+
+        For models that declare alignment heads. To be called again when the sequence has moved to another slot.
+        """
+        assert self._reader is not None
+        self._reader.follow(slot, blocks, text_rows)
+
+    @torch.inference_mode()
+    def text_offsets(self, slots: Sequence[int]) -> torch.Tensor:
+        """(A,) int64 on the device: which of its text rows, from 0, each followed slot's next row is about.
+
+        To be called before :meth:`forward` runs that row, before or after it is drawn.
+        """
+        assert self._reader is not None
+        return self._reader.read(slots, self._queries)
 
     @torch.inference_mode()
     def save(self, slot: int) -> list[torch.Tensor]:
@@ -142,8 +168,11 @@ class SlotDecoder:
 
         ``n_blocks``: how many blocks of a table the longest of them needs, None for all.
         """
-        position = self._position[slots]
-        self._hidden[slots] = self.model.decode(self._rows[slots], self.pool, self._tables[slots, :n_blocks], position)
+        position, rows, tables = self._position[slots], self._rows[slots], self._tables[slots, :n_blocks]
+        queries = None if self._reader is None else self.model.new_queries(len(slots))
+        self._hidden[slots] = self.model.decode(rows, self.pool, tables, position, queries)
+        if queries is not None:
+            self._queries[slots] = queries
         self._position[slots] = position + 1
         # The padding slot decodes its first row for ever.
         self._position[self.padding] = 0

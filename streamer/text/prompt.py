@@ -100,6 +100,24 @@ def build_prompt(
     return torch.cat(rows)
 
 
+def text_tokens(tokenizer: Any, config: PromptConfig, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids that end a message of this text, the template's last words included, and the characters that each covers.
+
+    Characters count from the text's first; the template's are below 0 or past its end.
+    """
+    _, after = _chat_frame(tokenizer)
+    head = "\n- Text:\n"
+    texts = [head, _Given(text), f"\n</user_inst>{after}"]
+    whole = "".join(texts)
+    ids: list[int] = []
+    spans: list[tuple[int, int]] = []
+    for start, end in itertools.pairwise([0, *_cuts(tokenizer, config, texts), len(whole)]):
+        piece = tokenizer(whole[start:end], add_special_tokens=False, return_offsets_mapping=True)
+        ids += piece["input_ids"]
+        spans += [(start + begin - len(head), start + until - len(head)) for begin, until in piece["offset_mapping"]]
+    return ids, spans
+
+
 def _check_references(references: Sequence[Codes | None] | None, config: PromptConfig) -> list[torch.Tensor | None]:
     if references is None:
         return []
