@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class DialogueSettings:
     """What does not change while a dialogue goes on.
 
     ``history_seconds``: how much recent audio a turn continues from, in whole turns; references always stay.
+    ``language`` is what the model is told, None for nothing.
     """
 
     voices: Mapping[int, Voice]
@@ -44,19 +45,40 @@ class DialogueSettings:
     seed: int = 0
     history_seconds: float = 60.0
     max_turn_seconds: float = 120.0
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """What one turn has of its own; None is the dialogue's. The dialogue's seed gives each turn another."""
+
+    sampling: SamplingParams | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """What the history keeps of a turn that was cut: ``heard_ms`` of its audio, and ``text`` of its words."""
+
+    turn: str
+    index: int
+    heard_ms: int
+    text: str
 
 
 @dataclass(slots=True, eq=False)
 class Spoken:
     """One generation of the past: what was said under which id, and its frames, each (n_vq,) int64.
 
-    ``sent_ms`` is how much of it the listener was sent or, once it was cut short, has heard. ``complete`` is False
-    while it is being generated.
+    A turn whose text comes in pieces has several in a row, counted by ``part``. ``sent_ms`` is how much of it the
+    listener was sent or, once it was cut short, has heard. ``complete`` is False while it is being generated.
     """
 
     turn: str
     index: int
     turns: list[Turn]
+    options: TurnOptions = TurnOptions()
+    part: int = 0
     frames: list[np.ndarray] = field(default_factory=list)
     sent_ms: int = 0
     complete: bool = False
@@ -86,37 +108,50 @@ class Dialogue:
         self._settings = settings
         self.history: list[Spoken] = []
 
-    def begin(self, turn: str, index: int, turns: Sequence[Turn]) -> Spoken:
-        """Open the next entry of the history; frames are added to it as they are sent."""
-        spoken = Spoken(turn, index, list(turns))
+    def begin(self, turn: str, index: int, turns: Sequence[Turn], options: TurnOptions = TurnOptions()) -> Spoken:
+        """Open the next entry of the history, a turn or the next part of one; frames are added as they are sent."""
+        spoken = Spoken(turn, index, list(turns), options, len(self._parts(index)))
         self.history.append(spoken)
         return spoken
 
     def request(self, spoken: Spoken) -> GenerationRequest:
         """What the engine is to generate for the newest entry of the history. Tokenises: not for an event loop."""
+        return self.draft(spoken)()
+
+    def draft(self, spoken: Spoken) -> Callable[[], GenerationRequest]:
+        """:meth:`request` as a call for another thread: it keeps to the history of now, whatever is cut meanwhile."""
         past = self._window(spoken)
         script = [turn for entry in (*past, spoken) for turn in entry.turns]
         audio = [frame for entry in past for frame in entry.frames]
-        prompt_audio = np.stack(audio) if audio else None
+        speakers = {turn.speaker for entry in self.history for turn in entry.turns}
+        own, max_rows = spoken.options, self._max_rows(spoken)
+        return lambda: GenerationRequest(
+            prompt_rows=self._prompt(script, audio, speakers),
+            sampling=self._settings.sampling if own.sampling is None else own.sampling,
+            seed=self._seed(spoken),
+            max_rows=max_rows,
+            known_codes=known_tail(np.stack(audio), self._config.n_vq) if audio else None,
+        )
+
+    def _prompt(self, script: list[Turn], audio: list[np.ndarray], speakers: set[int]) -> torch.Tensor:
         rows = build_prompt(
             self._tokenizer,
             self._config,
             format_script(merge_neighbours(script)),
-            references=self._references(),
-            prompt_audio=prompt_audio,
+            references=self._references(speakers),
+            prompt_audio=np.stack(audio) if audio else None,
+            language=self._settings.language,
         )
-        if prompt_audio is None:
-            # The model would choose audio_start itself; what comes next is never in doubt, so a row is saved.
-            start = rows.new_full((1, rows.shape[1]), self._config.audio_pad_code)
-            start[0, 0] = self._config.audio_start_token_id
-            rows = torch.cat((rows, start))
-        return GenerationRequest(
-            prompt_rows=rows,
-            sampling=self._settings.sampling,
-            seed=_derived_seed(self._settings.seed, spoken.index),
-            max_rows=self._max_rows(spoken.turns),
-            known_codes=None if prompt_audio is None else known_tail(prompt_audio, self._config.n_vq),
-        )
+        if audio:
+            return rows
+        # The model would choose audio_start itself; what comes next is never in doubt, so a row is saved.
+        start = rows.new_full((1, rows.shape[1]), self._config.audio_pad_code)
+        start[0, 0] = self._config.audio_start_token_id
+        return torch.cat((rows, start))
+
+    def has_room(self, index: int) -> bool:
+        """Whether a turn is not yet as long as a turn may be."""
+        return self._frames_left(index) > 0
 
     def end(self, spoken: Spoken, *, whole: bool) -> None:
         """The generation of an entry is over; if not ``whole``, only what was sent of it stays."""
@@ -126,18 +161,39 @@ class Dialogue:
             spoken.cut(spoken.sent_ms)
         self._drop_unheard()
 
-    def keep_heard(self, played_ms: int, turn: str | None = None) -> None:
-        """Forget what the listener did not hear of one entry or, with ``turn`` None, of all.
+    def keep_heard(self, played_ms: int | None, turn: str | None = None) -> list[Truncated]:
+        """Forget what the listener did not hear of one turn or, with ``turn`` None, of all; returns what was cut.
 
-        ``played_ms`` counts all audio that was heard since the dialogue began.
+        ``played_ms`` counts all audio that was heard since the dialogue began; None: all that was sent. Turns of which
+        nothing was sent are forgotten without a word.
         """
         begin_ms = 0
+        cut: dict[int, str] = {}
         for spoken in self.history:
-            heard_ms = min(max(played_ms - begin_ms, 0), spoken.sent_ms)
+            heard_ms = spoken.sent_ms
+            if played_ms is not None:
+                heard_ms = min(max(played_ms - begin_ms, 0), spoken.sent_ms)
             if turn in (None, spoken.turn) and (heard_ms < spoken.sent_ms or not spoken.complete):
+                if any(part.sent_ms for part in self._parts(spoken.index)):
+                    cut[spoken.index] = spoken.turn
                 spoken.cut(heard_ms)
             begin_ms += spoken.sent_ms
+        truncated = [self._truncated(name, index) for index, name in cut.items()]
         self._drop_unheard()
+        return truncated
+
+    def all_heard(self, played_ms: int) -> bool:
+        """Whether the listener has nothing left to hear, and nothing is being generated."""
+        whole = all(spoken.complete for spoken in self.history)
+        return whole and sum(spoken.sent_ms for spoken in self.history) <= played_ms
+
+    def _truncated(self, turn: str, index: int) -> Truncated:
+        parts = self._parts(index)
+        text = " ".join(said.text for part in parts for said in part.turns)
+        return Truncated(turn, index, sum(part.sent_ms for part in parts), text)
+
+    def _parts(self, index: int) -> list[Spoken]:
+        return [spoken for spoken in self.history if spoken.index == index]
 
     def _drop_unheard(self) -> None:
         # An entry without words may still have been heard, and then counts in what was played.
@@ -156,19 +212,28 @@ class Dialogue:
             window.append(spoken)
         return window[::-1]
 
-    def _references(self) -> list[torch.Tensor | None] | None:
+    def _references(self, speakers: set[int]) -> list[torch.Tensor | None] | None:
         """Reference codes of everyone who has spoken, by speaker number; who has no voice is skipped."""
         voices = self._settings.voices
-        speakers = {turn.speaker for spoken in self.history for turn in spoken.turns}
         references: list[torch.Tensor | None] = [None] * max(speakers)
         for speaker in speakers & voices.keys():
             references[speaker - 1] = voices[speaker].reference(self._config.n_vq)
         return references if any(r is not None for r in references) else None
 
-    def _max_rows(self, turns: Sequence[Turn]) -> int:
-        seconds = _RUNAWAY_SECONDS + _RUNAWAY_FACTOR * sum(speaking_seconds(turn.text) for turn in turns)
-        limit = min(seconds, self._settings.max_turn_seconds)
-        return max(int(limit * FRAMES_PER_SECOND), 1) + self._config.n_vq
+    def _max_rows(self, spoken: Spoken) -> int:
+        seconds = _RUNAWAY_SECONDS + _RUNAWAY_FACTOR * sum(speaking_seconds(turn.text) for turn in spoken.turns)
+        limit = min(int(seconds * FRAMES_PER_SECOND), self._frames_left(spoken.index))
+        return max(limit, 1) + self._config.n_vq
+
+    def _frames_left(self, index: int) -> int:
+        made = sum(len(part.frames) for part in self._parts(index))
+        return max(int(self._settings.max_turn_seconds * FRAMES_PER_SECOND), 1) - made
+
+    def _seed(self, spoken: Spoken) -> int:
+        own, part = spoken.options.seed, spoken.part
+        seed = _derived_seed(self._settings.seed, spoken.index) if own is None else own
+        # The same draws for a later part of a turn would be no draws at all.
+        return _derived_seed(seed, part) if part else seed
 
 
 def known_tail(audio: np.ndarray, n_vq: int) -> torch.Tensor:
@@ -209,6 +274,6 @@ def cut_text(turns: Sequence[Turn], share: float) -> list[Turn]:
 
 
 def _derived_seed(seed: int, index: int) -> int:
-    """A seed for each turn of a dialogue: equal inputs, equal speech; different turns, different draws."""
+    """A seed for each turn of a dialogue or part of a turn: equal inputs, equal speech; other turns, other draws."""
     digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

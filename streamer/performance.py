@@ -12,12 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from streamer.audio import Packetizer
 from streamer.bridge import packetize
-from streamer.dialogue import FRAME_MS, Dialogue, Spoken
+from streamer.dialogue import FRAME_MS, Dialogue, Spoken, Truncated, TurnOptions
 from streamer.engine import (
     EngineEvent,
     Finished,
@@ -31,9 +34,13 @@ from streamer.engine import (
 )
 from streamer.speech import Speech
 from streamer.text import Turn
+from streamer.turn_job import TurnJob
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+_NO_AUDIO: npt.NDArray[np.float32] = np.empty(0, np.float32)
+_OPTIONS = TurnOptions()
+_NO_SPEECH = "the turn was committed without a letter or digit, so there is nothing to say; send its text before that"
 
 
 class ListenerGone(Exception):
@@ -52,7 +59,11 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class TurnReport:
-    """How a turn went. ``ttfa_ms`` counts from when it could begin: its text was there, the turn before it made."""
+    """How a turn went.
+
+    ``ttfa_ms`` counts from when it could begin: its first text was there, the turn before it made. ``rtf`` is the time
+    spent generating, not waiting for text, by the length of the audio.
+    """
 
     turn: str
     index: int
@@ -88,36 +99,11 @@ class Listener(Protocol):
         """The performance has ended by a fault of its own and speaks no more."""
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    turn: str
-    index: int
-    turns: list[Turn]
-    ready_at: float
-    cancelled: bool = False
-    generation: Generation | None = None
-    n_packets: int = 0
-    n_frames: int = 0
-    first_audio_at: float | None = None
-    events: deque[EngineEvent] = field(default_factory=deque)
-    reader: asyncio.Future[None] | None = None
-
-    def put(self, event: EngineEvent) -> None:
-        """Take what the engine said, and wake who waits for it."""
-        self.events.append(event)
-        if self.reader is not None and not self.reader.done():
-            self.reader.set_result(None)
-
-    async def next_event(self) -> EngineEvent:
-        """The oldest event not yet read."""
-        if not self.events:
-            self.reader = asyncio.get_running_loop().create_future()
-            await self.reader
-        return self.events.popleft()
-
-
 class Performance:
-    """Speaks the turns given to :meth:`add` in order until :meth:`close`. All methods belong to one event loop."""
+    """Speaks turns in the order of :meth:`add` and :meth:`open`, until :meth:`close`.
+
+    All methods belong to one event loop.
+    """
 
     def __init__(self, speech: Speech, dialogue: Dialogue, packetizer: Packetizer, listener: Listener) -> None:
         self._speech = speech
@@ -127,8 +113,9 @@ class Performance:
         self._stream = speech.engine.open_stream()
         speech.encoders.add(packetizer)
         self._bridge = speech.bridge()
-        self._jobs: deque[_Job] = deque()
-        self._current: _Job | None = None
+        self._jobs: deque[TurnJob] = deque()
+        self._current: TurnJob | None = None
+        self._being_written: dict[str, TurnJob] = {}
         self._n_turns = 0
         self._n_packets = 0
         self._free_since = 0.0
@@ -139,29 +126,60 @@ class Performance:
         self._rest.set()
         self._task = asyncio.create_task(self._run())
 
-    def add(self, turn: str, turns: Sequence[Turn]) -> None:
+    def add(self, turn: str, turns: Sequence[Turn], options: TurnOptions = _OPTIONS) -> None:
         """Speak ``turns`` (more than one in script mode) under the id ``turn``, after those added before."""
-        self._jobs.append(_Job(turn, self._n_turns, list(turns), time.monotonic()))
-        self._n_turns += 1
-        self._rest.clear()
-        self._wake.set()
+        job = self._queue(turn, turns[0].speaker, options)
+        job.append(turns)
+        job.commit()
 
-    def cancel(self, turn: str | None, played_ms: int | None = None) -> None:
+    def open(self, turn: str, speaker: int, options: TurnOptions = _OPTIONS) -> None:
+        """Give ``turn`` its place after those added before; its text comes by :meth:`append`, until :meth:`commit`.
+
+        It is spoken as it comes. While it waits for text it holds nothing of the engine's, but the turns after it wait.
+        """
+        self._being_written[turn] = self._queue(turn, speaker, options)
+
+    def append(self, turn: str, text: str) -> None:
+        """The next piece of an opened turn's text, normalised. Comes to nothing when the turn is over or committed."""
+        job = self._being_written.get(turn)
+        if job is not None:
+            job.append([Turn(job.speaker, text)])
+
+    def commit(self, turn: str) -> None:
+        """No more text of an opened turn comes. Without anything to say it fails as ``no_speech``."""
+        job = self._being_written.pop(turn, None)
+        if job is not None:
+            job.commit()
+
+    def played(self, played_ms: int) -> None:
+        """The listener's report: how much of the dialogue's audio it has heard by now."""
+        self._speech.engine.played(self._stream, played_ms)
+
+    def cancel(self, turn: str | None, played_ms: int | None = None) -> list[Truncated]:
         """Stop one turn or (None) all; ``played_ms`` of the dialogue's audio is what the listener heard.
 
         Each stopped turn still gets its report, with no audio after it. The history keeps what was heard; without
-        ``played_ms`` that is what was sent.
+        ``played_ms`` that is what was sent. Returns the turns that it keeps less of than before, also those completed.
         """
+        engine = self._speech.engine
+        if played_ms is not None:
+            engine.played(self._stream, played_ms)
         current = [] if self._current is None else [self._current]
         for job in (*current, *self._jobs):
             if turn is None or job.turn == turn:
-                job.cancelled = True
+                job.cancel()
                 if job.generation is not None:
-                    self._speech.engine.cancel(job.generation)
-        if played_ms is not None:
-            self._dialogue.keep_heard(played_ms, turn)
-            if turn is None:
-                self._speech.engine.flushed(self._stream)
+                    engine.cancel(job.generation)
+        truncated = self._dialogue.keep_heard(played_ms, turn)
+        # The end of the last turn is all that there was to be heard, too.
+        if played_ms is not None and (turn is None or (truncated and self._dialogue.all_heard(played_ms))):
+            engine.flushed(self._stream)
+        return truncated
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no turn is left to speak."""
+        return self._rest.is_set()
 
     async def wait_idle(self) -> None:
         """Return when no turn is left to speak."""
@@ -192,7 +210,6 @@ class Performance:
                 self._wake.clear()
                 while self._jobs:
                     job = self._current = self._jobs.popleft()
-                    job.ready_at = max(job.ready_at, self._free_since)
                     await self._perform(job)
                     self._current = None
                     self._free_since = time.monotonic()
@@ -207,36 +224,69 @@ class Performance:
         finally:
             self._rest.set()
 
-    async def _perform(self, job: _Job) -> None:
-        reason: FinishReason = "cancelled"
-        rtf: float | None = None
-        if not job.cancelled:
-            spoken = self._dialogue.begin(job.turn, job.index, job.turns)
-            begun = time.monotonic()
-            try:
-                request = await self._work(lambda: self._dialogue.request(spoken))
-                reason = await self._generate(job, spoken, request)
-            except Refused as refusal:
-                reason = "error"
-                await self._listener.failed(job.turn, refusal.code, refusal.message, refusal.retry_after_ms)
-            except ListenerGone:
-                raise
-            except Exception:
-                # One turn fails, not the dialogue: the next may well succeed.
-                _log.exception("turn %s failed", job.turn)
-                reason = "error"
-                await self._listener.failed(job.turn, "internal", "the server failed to speak this turn", None)
-            if job.n_frames:
-                rtf = (time.monotonic() - begun) * 1000 / (job.n_frames * FRAME_MS)
-            whole = reason in ("end", "max_length")
-            self._dialogue.end(spoken, whole=whole)
-            if not whole:
-                self._packetizer.discard()
-        ttfa_ms = None if job.first_audio_at is None else (job.first_audio_at - job.ready_at) * 1000
+    def _queue(self, turn: str, speaker: int, options: TurnOptions) -> TurnJob:
+        job = TurnJob(turn, self._n_turns, speaker, options)
+        self._jobs.append(job)
+        self._n_turns += 1
+        self._rest.clear()
+        self._wake.set()
+        return job
+
+    async def _perform(self, job: TurnJob) -> None:
+        reason = await self._speak(job)
+        if reason in ("end", "max_length"):
+            await self._send_rest(job)
+        if job.cancelled and reason != "error":
+            reason = "cancelled"
+        if reason in ("cancelled", "error"):
+            self._packetizer.discard()
+        if self._being_written.get(job.turn) is job:
+            del self._being_written[job.turn]
         audio_ms = job.n_frames * FRAME_MS
+        rtf = job.generating_s * 1000 / audio_ms if audio_ms else None
+        ttfa_ms = None if job.first_audio_at_s is None else (job.first_audio_at_s - job.ready_at_s) * 1000
         await self._listener.completed(TurnReport(job.turn, job.index, job.n_packets, audio_ms, ttfa_ms, rtf, reason))
 
-    async def _generate(self, job: _Job, spoken: Spoken, request: GenerationRequest) -> FinishReason:
+    async def _speak(self, job: TurnJob) -> FinishReason:
+        """Speak a turn's text, what there is of it at a time, until no more comes."""
+        reason: FinishReason = "end"
+        while turns := await job.next_text():
+            if not self._dialogue.has_room(job.index):
+                return "max_length"
+            if not job.n_parts and job.text_at_s is not None:
+                job.ready_at_s = max(job.text_at_s, self._free_since)
+            job.n_parts += 1
+            part = await self._speak_part(job, turns)
+            if part in ("cancelled", "error"):
+                return part
+            reason = "max_length" if part == "max_length" else reason
+        if job.cancelled:
+            return "cancelled"
+        if not job.n_parts:
+            await self._listener.failed(job.turn, "no_speech", _NO_SPEECH, None)
+            return "error"
+        return reason
+
+    async def _speak_part(self, job: TurnJob, turns: list[Turn]) -> FinishReason:
+        spoken = self._dialogue.begin(job.turn, job.index, turns, job.options)
+        begun_s = time.monotonic()
+        reason: FinishReason = "error"
+        try:
+            request = await self._work(self._dialogue.draft(spoken))
+            reason = "cancelled" if job.cancelled else await self._generate(job, spoken, request)
+        except Refused as refusal:
+            await self._listener.failed(job.turn, refusal.code, refusal.message, refusal.retry_after_ms)
+        except ListenerGone:
+            raise
+        except Exception:
+            # One turn fails, not the dialogue: the next may well succeed.
+            _log.exception("turn %s failed", job.turn)
+            await self._listener.failed(job.turn, "internal", "the server failed to speak this turn", None)
+        job.generating_s += time.monotonic() - begun_s
+        self._dialogue.end(spoken, whole=reason in ("end", "max_length"))
+        return reason
+
+    async def _generate(self, job: TurnJob, spoken: Spoken, request: GenerationRequest) -> FinishReason:
         """Run one request through the engine; returns when it is over, whatever way."""
         engine = self._speech.engine
         generation = await self._work(lambda: engine.submit(request, self._stream, self._sink(job)))
@@ -249,49 +299,64 @@ class Performance:
                 event = await job.next_event()
                 if isinstance(event, Finished):
                     finished = True
+                    if job.cancelled:
+                        return "cancelled"
                     if event.error is not None:
                         await self._listener.failed(job.turn, "internal", event.error, None)
-                    return "cancelled" if job.cancelled else event.reason
+                    return event.reason
                 if not job.cancelled:
                     await self._handle(job, spoken, generation, event)
         finally:
             if not finished:
                 engine.cancel(generation)
 
-    async def _handle(self, job: _Job, spoken: Spoken, generation: Generation, event: EngineEvent) -> None:
+    async def _handle(self, job: TurnJob, spoken: Spoken, generation: Generation, event: EngineEvent) -> None:
         if isinstance(event, Queued):
             await self._listener.queued(job.turn, event.position)
         elif isinstance(event, Started):
-            await self._listener.started(job.turn, job.index, job.turns[0].speaker, self._n_packets)
+            if not job.started:
+                job.started = True
+                await self._listener.started(job.turn, job.index, job.speaker, self._n_packets)
         elif isinstance(event, FrameReady):
-            payloads = await self._payloads(event)
+            job.flushed = event.last and job.is_last_part
+            payloads = await self._payloads(event.audio, last=job.flushed)
             if job.cancelled:
                 return
             spoken.frames.append(event.codes)
-            spoken.sent_ms += len(payloads) * self._packetizer.frame_ms
             job.n_frames += 1
-            for i, payload in enumerate(payloads):
-                await self._send(job, payload, last=event.last and i == len(payloads) - 1)
+            await self._send(job, spoken, payloads)
             self._speech.engine.consumed(generation, 1)
 
-    async def _send(self, job: _Job, payload: bytes, *, last: bool) -> None:
-        packet = Packet(payload, job.index, self._n_packets, last)
-        # Counted before the wait: a frame number is taken even if the wait is broken off.
-        self._n_packets += 1
-        job.n_packets += 1
-        await self._listener.audio(packet)
-        if job.first_audio_at is None:
-            job.first_audio_at = time.monotonic()
+    async def _send_rest(self, job: TurnJob) -> None:
+        """End the sound of a turn whose last frame was not known to be its last."""
+        if job.flushed or job.cancelled or not job.n_frames:
+            return
+        job.flushed = True
+        spoken = self._dialogue.history[-1]
+        await self._send(job, spoken, await self._payloads(_NO_AUDIO, last=True))
 
-    async def _payloads(self, event: FrameReady) -> list[bytes]:
+    async def _send(self, job: TurnJob, spoken: Spoken, payloads: list[bytes]) -> None:
+        for i, payload in enumerate(payloads):
+            if job.cancelled:
+                return
+            packet = Packet(payload, job.index, self._n_packets, job.flushed and i == len(payloads) - 1)
+            # Counted before the wait: a frame number is taken even if the wait is broken off.
+            self._n_packets += 1
+            job.n_packets += 1
+            spoken.sent_ms += self._packetizer.frame_ms
+            await self._listener.audio(packet)
+            if job.first_audio_at_s is None:
+                job.first_audio_at_s = time.monotonic()
+
+    async def _payloads(self, audio: npt.NDArray[np.float32], *, last: bool) -> list[bytes]:
         if self._packetizer.light:
             # Less work than handing it to a thread and back.
-            return packetize(self._packetizer, event.audio, last=event.last)
+            return packetize(self._packetizer, audio, last=last)
         # Shielded: whoever closes the encoder waits until no thread uses it any more.
-        self._frame_in_hand = self._bridge.encode(self._packetizer, event.audio, last=event.last)
+        self._frame_in_hand = self._bridge.encode(self._packetizer, audio, last=last)
         return await asyncio.shield(self._frame_in_hand)
 
-    def _sink(self, job: _Job) -> Callable[[EngineEvent], None]:
+    def _sink(self, job: TurnJob) -> Callable[[EngineEvent], None]:
         post, put = self._bridge.post, job.put
         return lambda event: post(put, event)
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from support import GOLDEN, load_model
 
-from streamer.dialogue import Dialogue, DialogueSettings, Spoken, cut_text, known_tail, speaking_seconds
+from streamer.dialogue import (
+    Dialogue,
+    DialogueSettings,
+    Spoken,
+    Truncated,
+    TurnOptions,
+    cut_text,
+    known_tail,
+    speaking_seconds,
+)
 from streamer.models import SamplingParams, load_tokenizer
 from streamer.text import Turn
 
@@ -19,6 +28,14 @@ def new_dialogue(history_seconds: float = 60.0, max_turn_seconds: float = 60.0) 
 def spoken(dialogue: Dialogue, turn: str, text: str, n_frames: int, speaker: int = 1) -> Spoken:
     entry = dialogue.begin(turn, len(dialogue.history), [Turn(speaker, text)])
     entry.frames += [np.full(4, len(dialogue.history)) for _ in range(n_frames)]
+    entry.sent_ms = 80 * n_frames
+    dialogue.end(entry, whole=True)
+    return entry
+
+
+def part(dialogue: Dialogue, turn: str, index: int, text: str, n_frames: int) -> Spoken:
+    entry = dialogue.begin(turn, index, [Turn(1, text)])
+    entry.frames += [np.full(4, index) for _ in range(n_frames)]
     entry.sent_ms = 80 * n_frames
     dialogue.end(entry, whole=True)
     return entry
@@ -65,6 +82,74 @@ def test_only_the_named_turn_is_cut() -> None:
     assert memory(dialogue) == [("one two", 10)]
     dialogue.keep_heard(10**9)
     assert memory(dialogue) == [("one two", 10)]
+
+
+def test_what_was_cut_is_told_turn_by_turn_with_all_their_parts() -> None:
+    dialogue = new_dialogue()
+    part(dialogue, "a", 0, "zero", 5)
+    part(dialogue, "b", 1, "one two", 10)
+    part(dialogue, "b", 1, "three four", 10)
+    part(dialogue, "c", 2, "five six", 10)
+    assert dialogue.keep_heard(10**9) == []
+    assert dialogue.keep_heard(None) == []
+    cut = dialogue.keep_heard((5 + 10 + 5) * 80 + 30)
+    assert cut == [Truncated("b", 1, 15 * 80 + 30, "one two three"), Truncated("c", 2, 0, "")]
+    assert memory(dialogue) == [("zero", 5), ("one two", 10), ("three", 5)]
+    assert dialogue.keep_heard((5 + 5) * 80, "b") == [Truncated("b", 1, 5 * 80, "one")]
+    assert memory(dialogue) == [("zero", 5), ("one", 5)]
+    assert dialogue.keep_heard(0, "never") == []
+
+
+def test_without_a_report_a_turn_being_made_keeps_what_was_sent() -> None:
+    dialogue = new_dialogue()
+    part(dialogue, "a", 0, "zero", 5)
+    entry = dialogue.begin("b", 1, [Turn(1, "one two three four five six seven eight")])
+    entry.frames += [np.zeros(4)] * 8
+    entry.sent_ms = 80 * 8
+    cut = dialogue.keep_heard(None)
+    assert [(c.turn, c.heard_ms) for c in cut] == [("b", 640)]
+    assert cut[0].text
+    assert memory(dialogue)[1] == (cut[0].text, 8)
+    dialogue.end(entry, whole=False)
+    assert memory(dialogue)[1] == (cut[0].text, 8)
+
+
+def test_a_turn_of_which_nothing_was_sent_is_cut_without_a_word() -> None:
+    dialogue = new_dialogue()
+    dialogue.begin("a", 0, [Turn(1, "Hello.")])
+    assert not dialogue.all_heard(10**9)
+    assert dialogue.keep_heard(0) == []
+    assert memory(dialogue) == []
+    assert dialogue.all_heard(0)
+
+
+def test_a_draft_keeps_to_the_history_it_was_made_from() -> None:
+    dialogue = new_dialogue()
+    spoken(dialogue, "a", "one two three four", 10)
+    entry = dialogue.begin("b", 1, [Turn(2, "Yes.")])
+    draft, expected = dialogue.draft(entry), dialogue.request(entry)
+    dialogue.keep_heard(0)
+    assert dialogue.history == []
+    np.testing.assert_array_equal(draft().prompt_rows, expected.prompt_rows)
+
+
+def test_parts_of_a_turn_draw_anew_and_share_its_bound() -> None:
+    for options in (TurnOptions(), TurnOptions(seed=5)):
+        dialogue = new_dialogue(max_turn_seconds=2.0)
+        requests = []
+        for _ in range(3):
+            entry = dialogue.begin("a", 0, [Turn(1, "word " * 100)], options)
+            requests.append(dialogue.request(entry))
+            entry.frames += [np.zeros(4, np.int64)] * 8
+            entry.sent_ms = 640
+            dialogue.end(entry, whole=True)
+        assert len({request.seed for request in requests}) == 3
+        assert [request.max_rows for request in requests] == [25 + 4, 25 - 8 + 4, 25 - 16 + 4]
+        assert options.seed in (None, requests[0].seed)
+        assert dialogue.has_room(0)
+        part(dialogue, "a", 0, "more", 1)
+        assert not dialogue.has_room(0)
+        assert dialogue.has_room(1)
 
 
 def test_a_turn_cut_while_it_is_made_keeps_words_by_its_speaking_rate() -> None:
