@@ -15,7 +15,9 @@ demo: $(VENV)/.server
 	$(BIN)/python clients/examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/protocol
+	COVERAGE_FILE=$(VENV)/.coverage $(BIN)/python -m pytest tests/protocol \
+	  --cov=streamer_protocol --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

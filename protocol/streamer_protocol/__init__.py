@@ -9,7 +9,10 @@ from streamer_protocol.connection import (
     Rejected,
     ServerConnection,
     ServerEvent,
+    close_code,
+    pack,
 )
+from streamer_protocol.contexts import Context
 from streamer_protocol.errors import (
     ErrorCode,
     HeaderError,
@@ -48,6 +51,7 @@ from streamer_protocol.messages import (
     TurnCompleted,
     TurnCreate,
     TurnStarted,
+    TurnTruncated,
     TurnWords,
     message_type,
 )
@@ -68,6 +72,7 @@ __all__ = [
     "ClientConnection",
     "ClientEvent",
     "ClientMessage",
+    "Context",
     "Error",
     "ErrorCode",
     "HeaderError",
@@ -102,8 +107,11 @@ __all__ = [
     "TurnCompleted",
     "TurnCreate",
     "TurnStarted",
+    "TurnTruncated",
     "TurnWords",
+    "close_code",
     "make_error",
     "message_type",
+    "pack",
     "packet_samples_48k",
 ]

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from streamer_protocol.errors import ErrorCode
 from streamer_protocol.header import KIND_OF_FORMAT, AudioFrame, AudioKind
 from streamer_protocol.messages import (
+    MAX_U32,
     ClientMessage,
     Error,
     Limits,
@@ -29,12 +30,14 @@ from streamer_protocol.messages import (
     SessionIdle,
     SessionReady,
     SessionStart,
+    Speaker,
     TurnAppend,
     TurnCancel,
     TurnCommit,
     TurnCompleted,
     TurnCreate,
     TurnStarted,
+    TurnTruncated,
     TurnWords,
     message_type,
 )
@@ -74,6 +77,7 @@ SERVER_TRANSITIONS: Mapping[type[Message], Mapping[State, State]] = MappingProxy
         ScriptAccepted: _REPORT,
         TurnStarted: _REPORT,
         TurnCompleted: _REPORT,
+        TurnTruncated: _REPORT,
         TurnWords: _REPORT,
         SessionIdle: _REPORT,
         Queued: _REPORT,
@@ -101,8 +105,6 @@ INERT_CODES = frozenset(
         ErrorCode.DUPLICATE_TURN,
     }
 )
-# These refuse one piece of a turn that is still being written; the turn itself stays.
-_PIECE_CODES = frozenset({ErrorCode.TEXT_TOO_LONG, ErrorCode.QUEUE_FULL})
 
 
 class Stage(Enum):
@@ -117,14 +119,22 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class Turn:
-    """A turn; `committed` is False while its text still comes in pieces."""
+    """A turn; `committed` is False while its text still comes in pieces; the other fields are known of such turns."""
 
     stage: Stage = Stage.QUEUED
     committed: bool = True
+    speaker: Speaker | None = None
+    n_chars: int = 0
+    first_piece_chars: int | None = None
 
     @property
     def live(self) -> bool:
         return self.stage in (Stage.QUEUED, Stage.STARTED)
+
+    @property
+    def writing(self) -> bool:
+        """Whether its text still comes in pieces."""
+        return self.live and not self.committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +150,29 @@ class Context:
     """One dialogue. Each `on_...` applies a message, or returns why it does not fit and changes nothing.
 
     An `error` in a starting context refuses the start, one that names a waiting turn refuses the turn.
+    `client_messages` and `messages_after` are what a resumed session counts by; see `SessionStart`, `SessionReady`.
     """
 
     state: State = State.ABSENT
     handle: int | None = None
     kind: AudioKind | None = None
     next_frame: int = 0
+    messages_after: int = 0  # the server's since the last audio frame
+    client_messages: int = 0
+    max_text_chars: int = MAX_U32  # known from session.ready on
     scripts: int = 0  # ids given to scripts that came without one
     turns: dict[str, Turn] = field(default_factory=dict)
     speaking: set[int] = field(default_factory=set)  # indices of the turns that audio may belong to
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a client may go on with this context on another connection."""
+        return self.state is State.READY or (self.state is State.STARTING and self.handle is not None)
+
+    @property
+    def open(self) -> bool:
+        """Whether turns are taken: started, and not closing."""
+        return self.state is State.READY
 
     def on_client(self, message: ClientMessage, limits: Limits | None = None) -> Problem | None:
         """Apply a client's message; without `limits`, text and queue may have any length."""
@@ -163,15 +187,33 @@ class Context:
             self._note_text(message)
         return problem
 
+    def count_client(self, message: ClientMessage) -> None:
+        """Count a client's message that is sent again if it was lost, be it taken or refused."""
+        if not isinstance(message, SessionStart | Ping):
+            self.client_messages += 1
+
     def on_server(self, message: ServerMessage) -> str | None:
         """Apply a server's message."""
         to_state = SERVER_TRANSITIONS[type(message)].get(self.state)
         if to_state is None:
             return f"{message_type(message)} while the context is {self.state.value}"
         problem = self._apply_report(message)
-        if problem is None and not isinstance(message, Error):
-            self.state = to_state
+        if problem is None:
+            self.count(message)
+            if not isinstance(message, Error):
+                self.state = to_state
         return problem
+
+    def count(self, message: ServerMessage) -> None:
+        """Count a server's message that is sent again if it was lost; before `session.ready` none is."""
+        if self.state in _REPORT and not isinstance(message, SessionReady | Pong):
+            self.messages_after += 1
+
+    def resuming(self, token: str, name: str) -> SessionStart:
+        """For a client that lost its socket: the `session.start` that goes on where this open context was left."""
+        self.state = State.STARTING
+        last_frame = self.next_frame - 1 if self.next_frame else None
+        return SessionStart(context=name, resume=token, last_frame=last_frame, messages_after=self.messages_after)
 
     def on_audio(self, frame: AudioFrame) -> str | None:
         """Apply an audio frame: its number must be the next one, its turn be started and not completed."""
@@ -183,6 +225,7 @@ class Context:
         if frame.turn_index not in self.speaking:
             return f"audio frame {frame.frame} for turn index {frame.turn_index}, which is not being spoken"
         self.next_frame += 1
+        self.messages_after = 0
         return None
 
     def free_script_id(self) -> str:
@@ -217,8 +260,7 @@ class Context:
                 text = f"script.append: `script` `{message.script}` is taken"
                 problem = Problem(ErrorCode.DUPLICATE_TURN, text)
         elif isinstance(message, TurnAppend):
-            if not self._writing(message.turn):
-                problem = self._check_free(message)
+            problem = self._check_piece(message)
         elif isinstance(message, TurnCommit):
             if not self._writing(message.turn):
                 text = f"turn.commit: `turn` `{message.turn}` is not being written"
@@ -236,16 +278,35 @@ class Context:
             return Problem(ErrorCode.DUPLICATE_TURN, text)
         return None
 
+    def _check_piece(self, message: TurnAppend) -> Problem | None:
+        """The first piece says whose turn it is and how it is spoken; later ones can't say otherwise."""
+        if not self._writing(message.turn):
+            problem = self._check_free(message)
+            if problem is None and message.speaker is None:
+                text = "turn.append: `speaker` is missing: the first piece of a turn names it"
+                problem = Problem(ErrorCode.INVALID_MESSAGE, text)
+            return problem
+        speaker = self.turns[message.turn].speaker
+        if message.speaker not in (None, speaker):
+            text = f"turn.append: `speaker` of turn `{message.turn}` is {speaker}, not {message.speaker}"
+            return Problem(ErrorCode.INVALID_MESSAGE, text)
+        if message.sampling is not None or message.seed is not None:
+            text = "turn.append: `sampling` and `seed` go with the first piece of a turn"
+            return Problem(ErrorCode.INVALID_MESSAGE, text)
+        return None
+
     def _check_limits(self, message: ClientMessage, limits: Limits) -> Problem | None:
         if not isinstance(message, TurnCreate | TurnAppend | ScriptAppend):
             return None
         name, chars = message_type(message), len(message.text)
+        written = self.turns[message.turn] if isinstance(message, TurnAppend) and self._writing(message.turn) else None
+        if written is not None:
+            chars += written.n_chars
         if chars > limits.max_text_chars:
             text = f"{name}: `text` has {chars} characters, max_text_chars is {limits.max_text_chars}"
             return Problem(ErrorCode.TEXT_TOO_LONG, text)
-        opens = isinstance(message, TurnCreate | ScriptAppend) or not self._writing(message.turn)
         queued = sum(turn.stage is Stage.QUEUED for turn in self.turns.values())
-        if opens and queued >= limits.max_queued_turns:
+        if written is None and queued >= limits.max_queued_turns:
             text = f"{name}: max_queued_turns ({limits.max_queued_turns}) turns wait already"
             return Problem(ErrorCode.QUEUE_FULL, text)
         return None
@@ -256,16 +317,17 @@ class Context:
         return turn is not None and turn.stage is not Stage.REFUSED
 
     def _writing(self, turn_id: str) -> bool:
-        """Whether the turn's text still comes in pieces."""
         turn = self.turns.get(turn_id)
-        return turn is not None and turn.live and not turn.committed
+        return turn is not None and turn.writing
 
     def _note_text(self, message: ClientMessage) -> None:
         if isinstance(message, TurnCreate):
             self._add(message.turn, Turn())
         elif isinstance(message, TurnAppend):
             if not self._writing(message.turn):
-                self._add(message.turn, Turn(committed=False))
+                turn = Turn(committed=False, speaker=message.speaker, first_piece_chars=len(message.text))
+                self._add(message.turn, turn)
+            self.turns[message.turn].n_chars += len(message.text)
         elif isinstance(message, ScriptAppend) and message.script is not None:
             self._add(f"{message.script}.1", Turn(stage=Stage.ANNOUNCED))
         elif isinstance(message, TurnCommit):
@@ -283,9 +345,14 @@ class Context:
         if isinstance(message, Error):
             self._apply_error(message)
         elif isinstance(message, SessionReady):
-            if self.handle is not None:
+            known = None if self.handle is None else (self.handle, self.kind)
+            told = message.handle, KIND_OF_FORMAT[message.audio.format]
+            if message.resumed and known != told:
+                return "session.ready: the context was resumed with another handle or format"
+            if not message.resumed and known is not None:
                 return "session.ready: the context has a handle already"
-            self.handle, self.kind = message.handle, KIND_OF_FORMAT[message.audio.format]
+            self.handle, self.kind = told
+            self.max_text_chars = message.limits.max_text_chars
         elif isinstance(message, ScriptAccepted):
             taken = [t.turn for t in message.turns if t.turn in self.turns and self.turns[t.turn].live]
             if taken:
@@ -322,6 +389,10 @@ class Context:
         turn, script = self.turns.get(message.turn), self.turns.get(f"{message.turn}.1")
         if script is not None and script.stage is Stage.ANNOUNCED:
             script.stage = Stage.REFUSED
-        of_a_piece = turn is not None and not turn.committed and message.code in _PIECE_CODES
-        if turn is not None and turn.stage is Stage.QUEUED and not of_a_piece:
+        if turn is not None and turn.stage is Stage.QUEUED and not self._is_about_a_piece(message, turn):
             turn.stage = Stage.REFUSED
+
+    def _is_about_a_piece(self, error: Error, turn: Turn) -> bool:
+        """Whether the error refuses a later piece of the turn's text; the turn stays, committed by now or not."""
+        first = turn.first_piece_chars
+        return error.code == ErrorCode.TEXT_TOO_LONG and first is not None and first <= self.max_text_chars

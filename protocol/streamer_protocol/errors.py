@@ -41,7 +41,11 @@ class ErrorCode(str, Enum):
     INTERNAL = "internal", "The server failed; its log says more."
     SHUTTING_DOWN = "shutting_down", "The server is stopping.", 1001
     RATE_LIMITED = "rate_limited", "Too many requests; retry_after_ms says when to try again."
-    UNAUTHORIZED = "unauthorized", "The API key is missing or wrong.", 1008
+    UNAUTHORIZED = "unauthorized", "The API key or token is missing, wrong or expired.", 1008
+    FORBIDDEN = "forbidden", "This key or origin may not do that.", 1008
+    TOO_MANY_SESSIONS = "too_many_sessions", "The key has max_sessions_per_key sessions."
+    RESUME_FAILED = "resume_failed", "The session cannot be resumed: start a new one."
+    HANDSHAKE_TIMEOUT = "handshake_timeout", "No session was opened within handshake_timeout_ms.", 1008
 
     @property
     def fatal(self) -> bool:

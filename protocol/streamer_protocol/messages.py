@@ -96,14 +96,27 @@ class Sampling(Part, frozen=True, kw_only=True):
 
 
 class Limits(Part, frozen=True, kw_only=True):
-    """All limits a server enforces; `session.ready` tells them. Characters are Unicode code points."""
+    """All limits a server enforces; `session.ready` tells them. Characters are Unicode code points.
+
+    `max_text_chars` holds for a message's text and for all pieces of one turn together; the rates are those of one
+    socket, averaged over two seconds. `resume_grace_ms` 0: lost connections are not resumed.
+    """
 
     max_message_bytes: Positive = 131_072
     max_text_chars: Positive = 8_000
     max_contexts: Positive = 8
+    max_sessions_per_key: Positive = 64
     max_queued_turns: Positive = 64
     max_turn_audio_ms: Positive = 120_000
     max_speakers: Annotated[int, msgspec.Meta(ge=1, le=5)] = 5
+    max_messages_per_s: Positive = 200
+    max_bytes_per_s: Positive = 262_144
+    max_session_ms: Positive = 7_200_000
+    idle_timeout_ms: Positive = 600_000
+    handshake_timeout_ms: Positive = 10_000
+    resume_grace_ms: Count = 30_000
+    max_upload_bytes: Positive = 16 * 2**20
+    max_upload_ms: Positive = 30_000
 
 
 class ScriptTurn(Part, frozen=True, kw_only=True):
@@ -115,7 +128,12 @@ class ScriptTurn(Part, frozen=True, kw_only=True):
 
 
 class SessionStart(Message, frozen=True, kw_only=True, tag="session.start"):
-    """Opens the context. `voices` maps speakers to voice ids; `seed` fixes the random numbers."""
+    """Opens the context. `voices` maps speakers to voice ids; `seed` fixes the random numbers.
+
+    With `resume` it goes on with a session whose connection was lost, and nothing else of it counts but `last_frame`,
+    the number of the last audio frame that the client has (None: none), and `messages_after`, how many of the
+    context's messages, pongs not counted, came after it.
+    """
 
     voices: dict[Speaker, VoiceId] = {}
     audio: AudioFormat = AudioFormat()
@@ -125,22 +143,28 @@ class SessionStart(Message, frozen=True, kw_only=True, tag="session.start"):
     sampling: Sampling = Sampling()
     seed: Seed | None = None
     resume: ResumeToken | None = None
+    last_frame: Count | None = None
+    messages_after: Count = 0
 
 
 class TurnCreate(Message, frozen=True, kw_only=True, tag="turn.create"):
-    """One whole turn, under an id of the client's choice."""
+    """One whole turn, under an id of the client's choice; `sampling` and `seed` None are the session's."""
 
     turn: Id
     speaker: Speaker
     text: Text
+    sampling: Sampling | None = None
+    seed: Seed | None = None
 
 
 class TurnAppend(Message, frozen=True, kw_only=True, tag="turn.append"):
-    """The next piece of a turn's text; the first piece opens the turn."""
+    """The next piece of a turn's text; the first piece opens the turn and says all but the text."""
 
     turn: Id
     speaker: Speaker | None = None
     text: Text
+    sampling: Sampling | None = None
+    seed: Seed | None = None
 
 
 class TurnCommit(Message, frozen=True, kw_only=True, tag="turn.commit"):
@@ -150,10 +174,15 @@ class TurnCommit(Message, frozen=True, kw_only=True, tag="turn.commit"):
 
 
 class ScriptAppend(Message, frozen=True, kw_only=True, tag="script.append"):
-    """Text with `[S1]` tags: several turns at once, answered by `script.accepted`."""
+    """Text with `[S1]` tags: several turns at once, answered by `script.accepted`.
+
+    With `seed`, the n-th turn's is `seed` + n - 1.
+    """
 
     text: Text
     script: ScriptId | None = None
+    sampling: Sampling | None = None
+    seed: Seed | None = None
 
 
 class TurnCancel(Message, frozen=True, kw_only=True, tag="turn.cancel"):
@@ -180,7 +209,11 @@ class Ping(Message, frozen=True, kw_only=True, tag="ping"):
 
 
 class SessionReady(Message, frozen=True, kw_only=True, tag="session.ready"):
-    """The context is open; `handle` is its number in audio headers."""
+    """The context is open; `handle` is its number in audio headers.
+
+    If it was `resumed`, what the client has not got follows. `received` counts the messages of this context, pings and
+    `session.start` not counted, that the server has taken: later ones are to be sent again.
+    """
 
     session: Id
     resume_token: ResumeToken | None
@@ -189,6 +222,8 @@ class SessionReady(Message, frozen=True, kw_only=True, tag="session.ready"):
     audio: AudioFormat
     voices: dict[Speaker, VoiceId]
     limits: Limits
+    resumed: bool = False
+    received: Count = 0
 
 
 class ScriptAccepted(Message, frozen=True, kw_only=True, tag="script.accepted"):
@@ -221,6 +256,15 @@ class TurnCompleted(Message, frozen=True, kw_only=True, tag="turn.completed"):
     ttfa_ms: float | None
     rtf: float | None
     reason: Reason
+
+
+class TurnTruncated(Message, frozen=True, kw_only=True, tag="turn.truncated"):
+    """The dialogue keeps of this turn only what was heard: `heard_ms` of its audio, and `text` of its words."""
+
+    turn: Id
+    index: Count
+    heard_ms: Milliseconds
+    text: str
 
 
 class TurnWords(Message, frozen=True, kw_only=True, tag="turn.words"):
@@ -274,6 +318,7 @@ ServerMessage: TypeAlias = (
     | ScriptAccepted
     | TurnStarted
     | TurnCompleted
+    | TurnTruncated
     | TurnWords
     | SessionIdle
     | SessionClosed

@@ -15,7 +15,9 @@ from streamer_protocol.messages import (
     Id,
     Message,
     Mode,
+    Ping,
     ServerMessage,
+    SessionStart,
     Speaker,
     message_type,
 )
@@ -30,6 +32,7 @@ _SERVER: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessag
 class _Envelope(msgspec.Struct):
     """What an error should name even when the rest of the message is wrong."""
 
+    type: Any = None
     context: Any = "main"
     turn: Any = None
     script: Any = None
@@ -60,6 +63,12 @@ def parse_client(data: bytes | str, max_bytes: int) -> ClientMessage | Error:
     code, detail = result
     context, turn = _addressed(data) if code is ErrorCode.INVALID_MESSAGE else ("main", None)
     return make_error(code, detail, context=context, turn=turn)
+
+
+def is_sent_again(data: bytes | str) -> bool:
+    """Whether a message that failed to decode is of a type that a client sends again, as far as can be read."""
+    envelope = _envelope(data)
+    return envelope is None or envelope.type not in (message_type(SessionStart), message_type(Ping))
 
 
 def parse_server(data: bytes | str) -> ServerMessage | RemoteProtocolError:
@@ -111,12 +120,18 @@ def _encode(message: Message, decoder: msgspec.json.Decoder[Any]) -> str:
 
 def _addressed(data: bytes | str) -> tuple[str, str | None]:
     """Context and turn (or script) of a message that failed to decode, as far as they can be read."""
-    try:
-        envelope = _ENVELOPE.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    envelope = _envelope(data)
+    if envelope is None:
         return "main", None
     named = envelope.turn if envelope.turn is not None else envelope.script
     return _as_id(envelope.context) or "main", _as_id(named)
+
+
+def _envelope(data: bytes | str) -> _Envelope | None:
+    try:
+        return _ENVELOPE.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _as_id(value: object) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from streamer_protocol import (
@@ -15,6 +17,7 @@ from streamer_protocol import (
     LocalProtocolError,
     Ping,
     Pong,
+    Rejected,
     RemoteProtocolError,
     ServerConnection,
     ServerMessage,
@@ -23,6 +26,8 @@ from streamer_protocol import (
     SessionIdle,
     SessionReady,
     SessionStart,
+    TurnAppend,
+    TurnCommit,
     TurnCreate,
     TurnStarted,
     make_error,
@@ -168,6 +173,36 @@ def test_an_error_about_a_message_does_not_end_the_turn_it_names() -> None:
     client.send(TURN)
     give(client, make_error(ErrorCode.INVALID_MESSAGE, "that cancel", turn="t1"))
     assert isinstance(give(client, TurnStarted(turn="t1", index=0, speaker="S1", first_frame=0)), TurnStarted)
+
+
+def test_a_later_piece_goes_out_without_its_speaker() -> None:
+    """With it, a piece under way would open a turn anew that the server has refused meanwhile."""
+    client, server = opened(), ServerConnection()
+    server.receive_text('{"type":"session.start"}')
+    server.send(ready())
+    first, later = (client.send(TurnAppend(turn="p", speaker="S1", text=text)) for text in ("a", "b"))
+    assert server.receive_text(first) == [TurnAppend(turn="p", speaker="S1", text="a")]
+    refusal = server.send(make_error(ErrorCode.NO_SPEECH, "not a word", turn="p"))
+    (event,) = server.receive_text(later)
+    assert isinstance(event, Rejected)
+    give(client, make_error(ErrorCode.NO_SPEECH, "not a word", turn="p"))
+    assert json.loads(refusal)["code"] == "no_speech"
+    give(client, event.error)
+    client.send(TurnCreate(turn="p", speaker="S1", text="again"))
+
+
+@pytest.mark.parametrize(
+    ("first", "lives"), [(Limits().max_text_chars, True), (Limits().max_text_chars + 1, False)], ids=["later", "first"]
+)
+def test_only_a_first_piece_that_is_too_long_ends_its_turn(first: int, lives: bool) -> None:
+    """The commit is sent before the error comes."""
+    client = opened()
+    for text in ("x" * first, "y"):
+        client.send(TurnAppend(turn="p", speaker="S1", text=text))
+    client.send(TurnCommit(turn="p"))
+    give(client, make_error(ErrorCode.TEXT_TOO_LONG, "too long", turn="p"))
+    event = give(client, TurnStarted(turn="p", index=0, speaker="S1", first_frame=0))
+    assert isinstance(event, TurnStarted) == lives
 
 
 def test_local_misuse_is_an_exception() -> None:

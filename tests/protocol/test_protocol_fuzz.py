@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import fuzz_checks
 from streamer_protocol import (
     AudioFormat,
     ClientConnection,
@@ -84,7 +85,7 @@ def check_server(server: ServerConnection, data: str | bytes) -> None:
 
 
 @given(st.lists(mutated() | cut() | st.binary() | st.text(), max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_a_server_survives_whatever_comes(items: list[str | bytes]) -> None:
     server = ServerConnection(Limits(max_contexts=2, max_queued_turns=3))
     check_server(server, json.dumps(SEEDS[0]))
@@ -94,7 +95,7 @@ def test_a_server_survives_whatever_comes(items: list[str | bytes]) -> None:
 
 
 @given(st.lists(st.binary() | st.text() | values.map(json.dumps), max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_a_client_survives_whatever_comes(items: list[str | bytes]) -> None:
     client = ClientConnection()
     client.send(SessionStart())
@@ -119,3 +120,18 @@ def test_a_server_survives_thousands_of_valid_messages_in_random_order() -> None
         if message["type"] == "session.start" and not isinstance(events[0], Rejected):
             server.send(READY)
     assert accepted > 100
+
+
+@given(st.lists(st.sampled_from(fuzz_checks.seeds()) | mutated().map(str.encode) | cut(), max_size=6))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_promises_of_the_coverage_guided_fuzzer_hold(frames: list[bytes]) -> None:
+    fuzz_checks.check(fuzz_checks.SEPARATOR.join(frames))
+
+
+def test_the_fuzzer_begins_with_frames_that_are_right() -> None:
+    server = ServerConnection(fuzz_checks.LIMITS)
+    for frame in fuzz_checks.seeds()[0].split(fuzz_checks.SEPARATOR)[:1]:
+        assert not isinstance(server.receive_text(frame)[0], Rejected)
+    assert any(
+        "turn.create" in bytes.fromhex(word.strip('"').replace("\\x", "")).decode() for word in fuzz_checks.words()
+    )

@@ -38,6 +38,7 @@ from streamer_protocol import (
     TurnCompleted,
     TurnCreate,
     TurnStarted,
+    TurnTruncated,
     TurnWords,
     make_error,
     message_type,
@@ -45,21 +46,22 @@ from streamer_protocol import (
 from streamer_protocol.parsing import encode_client, encode_server, parse_client, parse_server
 
 CLIENT_FIELDS = {
-    "session.start": "voices audio language mode words sampling seed resume",
-    "turn.create": "turn speaker text",
-    "turn.append": "turn speaker text",
+    "session.start": "voices audio language mode words sampling seed resume last_frame messages_after",
+    "turn.create": "turn speaker text sampling seed",
+    "turn.append": "turn speaker text sampling seed",
     "turn.commit": "turn",
-    "script.append": "text script",
+    "script.append": "text script sampling seed",
     "turn.cancel": "turn played_ms",
     "playback": "played_ms",
     "session.close": "",
     "ping": "id",
 }
 SERVER_FIELDS = {
-    "session.ready": "session resume_token handle model audio voices limits",
+    "session.ready": "session resume_token handle model audio voices limits resumed received",
     "script.accepted": "script turns",
     "turn.started": "turn index speaker first_frame",
     "turn.completed": "turn index frames audio_ms ttfa_ms rtf reason",
+    "turn.truncated": "turn index heard_ms text",
     "turn.words": "turn words",
     "session.idle": "",
     "session.closed": "reason",
@@ -79,13 +81,16 @@ CLIENT_EXAMPLES: list[ClientMessage] = [
         sampling=Sampling(audio_temperature=0, audio_top_p=0.5, text_top_k=1),
         seed=2**63 - 1,
         resume="token",
+        last_frame=2**32 - 1,
+        messages_after=3,
     ),
     TurnCreate(turn="a", speaker="S5", text="Grüße, 世界!"),
+    TurnCreate(turn="a", speaker="S5", text="x", sampling=Sampling(audio_top_p=1), seed=7),
     TurnAppend(turn="a", text=" "),
-    TurnAppend(turn="a", speaker="S1", text="x"),
+    TurnAppend(turn="a", speaker="S1", text="x", sampling=Sampling(text_top_k=5), seed=0),
     TurnCommit(turn="a"),
     ScriptAppend(text="[S1] Hi."),
-    ScriptAppend(text="[S1] Hi.", script="x" * 56),
+    ScriptAppend(text="[S1] Hi.", script="x" * 56, sampling=Sampling(), seed=2**63 - 1),
     TurnCancel(),
     TurnCancel(turn="a", played_ms=2**53 - 1),
     Playback(played_ms=0),
@@ -103,10 +108,22 @@ SERVER_EXAMPLES: list[ServerMessage] = [
         voices={"S2": "joe"},
         limits=Limits(max_speakers=2),
     ),
+    SessionReady(
+        session="s",
+        resume_token="t" * 256,
+        handle=0,
+        model="m",
+        audio=AudioFormat(),
+        voices={},
+        limits=Limits(resume_grace_ms=0),
+        resumed=True,
+        received=7,
+    ),
     ScriptAccepted(script="x", turns=(ScriptTurn(turn="x.1", speaker="S1", text="Hi."),)),
     TurnStarted(turn="a", index=0, speaker="S1", first_frame=3),
     TurnCompleted(turn="a", index=0, frames=2, audio_ms=160, ttfa_ms=12.5, rtf=0.25, reason="end"),
     TurnCompleted(turn="a", index=0, frames=0, audio_ms=0, ttfa_ms=None, rtf=None, reason="cancelled"),
+    TurnTruncated(turn="a", index=0, heard_ms=80, text=""),
     TurnWords(turn="a", words=(("Hi", 0, 120), ("you", 120, 300))),
     SessionIdle(),
     SessionClosed(reason="client"),
@@ -189,6 +206,11 @@ WRONG_VALUES = [
     ('{"type":"turn.create","turn":"a","text":"x"}', ["speaker"]),
     ('{"type":"turn.create","turn":"a","speaker":"S6","text":"x"}', ["$.speaker", "S5"]),
     ('{"type":"turn.create","turn":"a","speaker":"S1","text":""}', ["$.text"]),
+    (START % '"last_frame":-1', ["$.last_frame"]),
+    (START % '"messages_after":null', ["$.messages_after"]),
+    (START % '"resume":""', ["$.resume"]),
+    ('{"type":"turn.create","turn":"a","speaker":"S1","text":"x","seed":"1"}', ["$.seed"]),
+    ('{"type":"script.append","text":"x","sampling":{"top_k":1}}', ["$.sampling", "top_k"]),
     ('{"type":"turn.cancel","played_ms":1.5}', ["$.played_ms"]),
     ('{"type":"playback","played_ms":"5"}', ["$.played_ms"]),
 ]
@@ -233,10 +255,10 @@ def test_an_audio_format_says_what_it_takes() -> None:
 
 def test_error_codes_are_stable() -> None:
     assert " ".join(sorted(code.value for code in ErrorCode)) == (
-        "binary_not_allowed duplicate_turn internal invalid_json invalid_message invalid_script invalid_utf8 "
-        "message_too_large no_speech not_supported overloaded queue_full rate_limited "
-        "session_already_started session_not_started shutting_down text_too_long too_many_contexts "
-        "too_many_speakers unauthorized unknown_turn unknown_voice"
+        "binary_not_allowed duplicate_turn forbidden handshake_timeout internal invalid_json invalid_message "
+        "invalid_script invalid_utf8 message_too_large no_speech not_supported overloaded queue_full rate_limited "
+        "resume_failed session_already_started session_not_started shutting_down text_too_long too_many_contexts "
+        "too_many_sessions too_many_speakers unauthorized unknown_turn unknown_voice"
     )
     fatal = {code.value: code.close_code for code in ErrorCode if code.fatal}
     assert fatal == {
@@ -244,6 +266,8 @@ def test_error_codes_are_stable() -> None:
         "message_too_large": 1009,
         "shutting_down": 1001,
         "unauthorized": 1008,
+        "forbidden": 1008,
+        "handshake_timeout": 1008,
     }
     assert f"{ErrorCode.NO_SPEECH}" == str(ErrorCode.NO_SPEECH) == "no_speech"
     assert all(code.meaning.endswith(".") for code in ErrorCode)

@@ -23,12 +23,16 @@ from streamer_protocol import (
     Limits,
     LocalProtocolError,
     Rejected,
+    Sampling,
     ScriptAppend,
     ServerConnection,
+    ServerEvent,
     SessionClosed,
     SessionIdle,
+    TurnAppend,
     TurnCancel,
     TurnCreate,
+    TurnTruncated,
     make_error,
 )
 
@@ -37,20 +41,31 @@ def test_text_length_and_queue_length_are_limited() -> None:
     server = opened()
     for kind, fields in [
         ("turn.create", {"turn": "a", "speaker": "S1"}),
-        ("turn.append", {"turn": "a"}),
+        ("turn.append", {"turn": "a", "speaker": "S1"}),
         ("script.append", {"script": "a"}),
     ]:
         error = refused(give(server, kind, text="x" * 51, **fields))
         assert (error.code, error.turn) == (ErrorCode.TEXT_TOO_LONG, "a")
         assert "`text`" in error.message
     create(server, "t1")
-    give(server, "turn.append", turn="t2", text="x" * 50)
+    piece(server, "t2", "x" * 49, speaker="S1")
     assert refused(create(server, "t3")).code == ErrorCode.QUEUE_FULL
-    assert refused(give(server, "turn.append", turn="t3", text="x")).code == ErrorCode.QUEUE_FULL
+    assert refused(piece(server, "t3", speaker="S1")).code == ErrorCode.QUEUE_FULL
     assert refused(give(server, "script.append", text="x")).code == ErrorCode.QUEUE_FULL
-    assert not isinstance(give(server, "turn.append", turn="t2", text="x"), Rejected)
+    assert not isinstance(piece(server, "t2"), Rejected)
     server.send(started("t1"))
     assert isinstance(create(server, "t3"), TurnCreate)
+
+
+def test_the_pieces_of_a_turn_count_together() -> None:
+    server = opened()
+    piece(server, "t1", "x" * 49, speaker="S1")
+    for _ in range(2):
+        error = refused(piece(server, "t1", "yz"))
+        assert (error.code, error.turn) == (ErrorCode.TEXT_TOO_LONG, "t1")
+        assert "51 characters" in error.message
+    assert not isinstance(piece(server, "t1", "y"), Rejected)
+    assert not isinstance(give(server, "turn.commit", turn="t1"), Rejected)
 
 
 def test_turn_ids_are_used_once() -> None:
@@ -75,10 +90,33 @@ def test_a_refused_turn_gives_its_id_and_its_place_back() -> None:
     server.send(completed("t1"))
 
 
+def piece(server: ServerConnection, turn: str, text: str = "x", **fields: Any) -> ServerEvent:
+    return give(server, "turn.append", turn=turn, text=text, **fields)
+
+
+def test_the_first_piece_says_who_speaks_and_how() -> None:
+    server = opened()
+    missing = refused(piece(server, "t1"))
+    assert (missing.code, missing.turn) == (ErrorCode.INVALID_MESSAGE, "t1")
+    assert "`speaker`" in missing.message
+    first = piece(server, "t1", speaker="S2", sampling={"text_top_k": 3}, seed=1)
+    assert first == TurnAppend(turn="t1", speaker="S2", text="x", sampling=Sampling(text_top_k=3), seed=1)
+    assert not isinstance(piece(server, "t1", speaker="S2"), Rejected)
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"speaker": "S1"}, "`speaker`"),
+        ({"sampling": {}}, "`sampling`"),
+        ({"seed": 0}, "`seed`"),
+    ]
+    for fields, named in changes:
+        error = refused(piece(server, "t1", **fields))
+        assert (error.code, error.turn) == (ErrorCode.INVALID_MESSAGE, "t1")
+        assert named in error.message
+
+
 def test_a_turn_in_pieces() -> None:
     server = opened()
     assert refused(give(server, "turn.commit", turn="t1")).code == ErrorCode.UNKNOWN_TURN
-    give(server, "turn.append", turn="t1", text="Hel")
+    piece(server, "t1", "Hel", speaker="S1")
     server.send(make_error(ErrorCode.TEXT_TOO_LONG, "this piece is too long", turn="t1"))
     server.send(started("t1"))
     assert not isinstance(give(server, "turn.append", turn="t1", text="lo"), Rejected)
@@ -86,8 +124,8 @@ def test_a_turn_in_pieces() -> None:
     assert not isinstance(give(server, "turn.commit", turn="t1"), Rejected)
     assert refused(give(server, "turn.commit", turn="t1")).code == ErrorCode.UNKNOWN_TURN
     assert refused(give(server, "turn.append", turn="t1", text="!")).code == ErrorCode.DUPLICATE_TURN
-    give(server, "turn.append", turn="t2", text="x")
-    server.send(make_error(ErrorCode.NOT_SUPPORTED, "not yet", turn="t2"))
+    piece(server, "t2", speaker="S1")
+    server.send(make_error(ErrorCode.NOT_SUPPORTED, "not that", turn="t2"))
     assert refused(give(server, "turn.commit", turn="t2")).code == ErrorCode.UNKNOWN_TURN
     assert isinstance(create(server, "t2"), TurnCreate)
 
@@ -99,6 +137,7 @@ def test_cancel_takes_known_turns_finished_ones_too() -> None:
     server.send(started("t1"))
     server.send(completed("t1"))
     assert give(server, "turn.cancel", turn="t1", played_ms=40) == TurnCancel(turn="t1", played_ms=40)
+    server.send(TurnTruncated(turn="t1", index=0, heard_ms=40, text="Hel"))
     assert give(server, "turn.cancel") == TurnCancel()
 
 
