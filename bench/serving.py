@@ -35,7 +35,19 @@ def served(arguments: Sequence[str], cores: set[int] | None = None) -> Iterator[
     Raises RuntimeError if it does not come up or does not stop by itself.
     """
     _lift_file_limit()
-    command = [sys.executable, "-m", "streamer.cli", "serve", "--port", "0", "--drain", "0", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "streamer.cli",
+        "serve",
+        "--port",
+        "0",
+        "--drain",
+        "0",
+        "--log-level",
+        "warning",
+        *arguments,
+    ]
     if cores is not None:
         command = [sys.executable, "-c", _PINNED.format(cores=cores), *command[1:]]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from streamer import __version__
-from streamer.commands import CommandError, bench, evaluate, say, serve, voices
+from streamer.commands import CommandError, bench, evaluate, keys, say, serve, voices
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="streamer", description="Real-time spoken dialogue.")
     parser.add_argument("--version", action="version", version=f"streamer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (serve, say, voices, bench, evaluate):
+    for module in (serve, say, voices, keys, bench, evaluate):
         module.add_parser(commands)
     arguments = parser.parse_args(argv)
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from streamer.commands import CommandError
 
 if TYPE_CHECKING:
-    from streamer.speech import Speech
+    from streamer.speech import Speech, SpeechConfig
 
 # References of five speakers, a window of history and one turn fit into less only by luck.
 _LEAST_KV_ROWS = 1024
@@ -45,31 +45,27 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kv-rows", type=int, default=32_768, help="rows in the KV cache (default: 32768)")
 
 
-@contextlib.contextmanager
-def loaded_speech(
-    arguments: argparse.Namespace, *, max_lead_s: float | None = None, null_burst_frames: int | None = None
-) -> Iterator[Speech]:
-    """The model of :func:`add_model_options`, its engine running; CommandError (exit code 2) where it can't be had.
-
-    ``max_lead_s``: how far a turn may be ahead of its listener, None for no limit. With ``null_burst_frames`` nothing
-    is generated: a recording is played at real time, after so many frames at once.
-    """
+def require_server_packages() -> None:
+    """Raise CommandError (exit code 2) where only the client is installed."""
     missing = [name for name in ("torch", "transformers", "aiohttp", "soxr") if not importlib.util.find_spec(name)]
     if missing:
         raise CommandError(
             f"{missing[0]} is not installed; this command needs: pip install 'dialogue-streamer[server]'", 2
         )
-    from streamer.audio import OpusLibraryMissing
-    from streamer.checkpoint import CheckpointError
+
+
+@contextlib.contextmanager
+def loaded_speech(arguments: argparse.Namespace) -> Iterator[Speech]:
+    """The model of :func:`add_model_options`, as fast as it goes; CommandError (exit code 2) where it can't be had."""
+    require_server_packages()
     from streamer.engine import EngineConfig
-    from streamer.null_engine import NullConfig
-    from streamer.speech import Speech, SpeechConfig
+    from streamer.speech import SpeechConfig
 
     engine = EngineConfig(
         max_sessions=_at_least(arguments, "max_sessions", 1),
         max_batch=_at_least(arguments, "max_batch", 1),
         kv_rows=_at_least(arguments, "kv_rows", _LEAST_KV_ROWS),
-        max_lead_s=max_lead_s,
+        max_lead_s=None,
         kv_format=arguments.kv,
         bf16_codec=arguments.weights == "bf16",
     )
@@ -83,11 +79,21 @@ def loaded_speech(
         threads=_at_least(arguments, "threads", 0),
         history_seconds=arguments.history_seconds,
         engine=engine,
-        null=None if null_burst_frames is None else NullConfig(burst_frames=null_burst_frames),
     )
     seconds = arguments.history_seconds
     if seconds is not None and not 0 <= seconds < math.inf:
         raise CommandError(f"--history-seconds is {seconds}, expected 0 or more", 2)
+    with started_speech(config) as speech:
+        yield speech
+
+
+@contextlib.contextmanager
+def started_speech(config: SpeechConfig) -> Iterator[Speech]:
+    """The parts of ``config``, the engine running; CommandError (exit code 2) where they can't be had."""
+    from streamer.audio import OpusLibraryMissing
+    from streamer.checkpoint import CheckpointError
+    from streamer.speech import Speech
+
     try:
         speech = Speech.load(config)
     except (CheckpointError, OpusLibraryMissing) as error:
