@@ -18,7 +18,9 @@ import torch
 
 from streamer.engine import GenerationRequest
 from streamer.models import DelayConfig, SamplingParams
+from streamer.reading import Reading
 from streamer.text import Turn, build_prompt, format_script, is_speakable, merge_neighbours
+from streamer.text.positions import script_rows
 from streamer.voices import Voice
 
 FRAME_MS = 80
@@ -37,7 +39,7 @@ class DialogueSettings:
     """What does not change while a dialogue goes on.
 
     ``history_seconds``: how much recent audio a turn continues from, in whole turns; references always stay.
-    ``language`` is what the model is told, None for nothing.
+    ``language`` is what the model is told, None for nothing. ``words``: each generation is followed through its text.
     """
 
     voices: Mapping[int, Voice]
@@ -46,6 +48,7 @@ class DialogueSettings:
     history_seconds: float = 60.0
     max_turn_seconds: float = 120.0
     language: str | None = None
+    words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Spoken:
     turns: list[Turn]
     options: TurnOptions = TurnOptions()
     part: int = 0
+    reading: Reading | None = None
     frames: list[np.ndarray] = field(default_factory=list)
     sent_ms: int = 0
     complete: bool = False
@@ -125,19 +129,37 @@ class Dialogue:
         audio = [frame for entry in past for frame in entry.frames]
         speakers = {turn.speaker for entry in self.history for turn in entry.turns}
         own, max_rows = spoken.options, self._max_rows(spoken)
-        return lambda: GenerationRequest(
-            prompt_rows=self._prompt(script, audio, speakers),
-            sampling=self._settings.sampling if own.sampling is None else own.sampling,
-            seed=self._seed(spoken),
-            max_rows=max_rows,
-            known_codes=known_tail(np.stack(audio), self._config.n_vq) if audio else None,
-        )
 
-    def _prompt(self, script: list[Turn], audio: list[np.ndarray], speakers: set[int]) -> torch.Tensor:
+        def request() -> GenerationRequest:
+            text = format_script(merge_neighbours(script))
+            rows = self._prompt(text, audio, speakers)
+            if self._settings.words:
+                at = script_rows(self._tokenizer, self._config, rows, text)
+                spoken.reading = Reading(at, text, [turn.text for turn in spoken.turns], FRAME_MS)
+            return GenerationRequest(
+                prompt_rows=rows,
+                sampling=self._settings.sampling if own.sampling is None else own.sampling,
+                seed=self._seed(spoken),
+                max_rows=max_rows,
+                known_codes=known_tail(np.stack(audio), self._config.n_vq) if audio else None,
+                text_rows=None if spoken.reading is None else spoken.reading.text_rows,
+            )
+
+        return request
+
+    def split(self, spoken: Spoken, turn: str, index: int) -> Spoken:
+        """The first turn of an entry that is being generated is over: what comes belongs to the next, a new entry."""
+        rest = Spoken(turn, index, spoken.turns[1:], spoken.options, reading=spoken.reading)
+        del spoken.turns[1:]
+        spoken.complete = True
+        self.history.append(rest)
+        return rest
+
+    def _prompt(self, text: str, audio: list[np.ndarray], speakers: set[int]) -> torch.Tensor:
         rows = build_prompt(
             self._tokenizer,
             self._config,
-            format_script(merge_neighbours(script)),
+            text,
             references=self._references(speakers),
             prompt_audio=np.stack(audio) if audio else None,
             language=self._settings.language,

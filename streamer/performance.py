@@ -32,9 +32,11 @@ from streamer.engine import (
     Refused,
     Started,
 )
+from streamer.reading import Said
 from streamer.speech import Speech
 from streamer.text import Turn
-from streamer.turn_job import TurnJob
+from streamer.turn_job import TurnJob, TurnName
+from streamer.word_times import WordTime
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -86,6 +88,9 @@ class Listener(Protocol):
     async def audio(self, packet: Packet) -> None:
         """The next packet."""
 
+    async def words(self, turn: str, words: Sequence[WordTime]) -> None:
+        """Words of a turn that have been said; times count from its first frame."""
+
     async def completed(self, report: TurnReport) -> None:
         """No audio of this turn follows."""
 
@@ -132,6 +137,18 @@ class Performance:
         job.append(turns)
         job.commit()
 
+    def add_pass(self, names: Sequence[str], turns: Sequence[Turn], options: TurnOptions = _OPTIONS) -> None:
+        """Speak ``turns`` in one pass, each under its own name; for a dialogue that follows words.
+
+        To cancel one of them ends the pass.
+        """
+        job = self._queue(names[0], turns[0].speaker, options)
+        for name, turn in zip(names[1:], turns[1:], strict=True):
+            job.later.append(TurnName(name, self._n_turns, turn.speaker))
+            self._n_turns += 1
+        job.append(turns)
+        job.commit()
+
     def open(self, turn: str, speaker: int, options: TurnOptions = _OPTIONS) -> None:
         """Give ``turn`` its place after those added before; its text comes by :meth:`append`, until :meth:`commit`.
 
@@ -166,7 +183,7 @@ class Performance:
             engine.played(self._stream, played_ms)
         current = [] if self._current is None else [self._current]
         for job in (*current, *self._jobs):
-            if turn is None or job.turn == turn:
+            if turn is None or job.speaks(turn):
                 job.cancel()
                 if job.generation is not None:
                     engine.cancel(job.generation)
@@ -242,6 +259,12 @@ class Performance:
             self._packetizer.discard()
         if self._being_written.get(job.turn) is job:
             del self._being_written[job.turn]
+        await self._report(job, reason)
+        while job.later:
+            job.begin_next()
+            await self._report(job, reason)
+
+    async def _report(self, job: TurnJob, reason: FinishReason) -> None:
         audio_ms = job.n_frames * FRAME_MS
         rtf = job.generating_s * 1000 / audio_ms if audio_ms else None
         ttfa_ms = None if job.first_audio_at_s is None else (job.first_audio_at_s - job.ready_at_s) * 1000
@@ -268,12 +291,12 @@ class Performance:
         return reason
 
     async def _speak_part(self, job: TurnJob, turns: list[Turn]) -> FinishReason:
-        spoken = self._dialogue.begin(job.turn, job.index, turns, job.options)
+        spoken = job.spoken = self._dialogue.begin(job.turn, job.index, turns, job.options)
         begun_s = time.monotonic()
         reason: FinishReason = "error"
         try:
             request = await self._work(self._dialogue.draft(spoken))
-            reason = "cancelled" if job.cancelled else await self._generate(job, spoken, request)
+            reason = "cancelled" if job.cancelled else await self._generate(job, request)
         except Refused as refusal:
             await self._listener.failed(job.turn, refusal.code, refusal.message, refusal.retry_after_ms)
         except ListenerGone:
@@ -283,10 +306,10 @@ class Performance:
             _log.exception("turn %s failed", job.turn)
             await self._listener.failed(job.turn, "internal", "the server failed to speak this turn", None)
         job.generating_s += time.monotonic() - begun_s
-        self._dialogue.end(spoken, whole=reason in ("end", "max_length"))
+        self._dialogue.end(job.spoken, whole=reason in ("end", "max_length"))
         return reason
 
-    async def _generate(self, job: TurnJob, spoken: Spoken, request: GenerationRequest) -> FinishReason:
+    async def _generate(self, job: TurnJob, request: GenerationRequest) -> FinishReason:
         """Run one request through the engine; returns when it is over, whatever way."""
         engine = self._speech.engine
         generation = await self._work(lambda: engine.submit(request, self._stream, self._sink(job)))
@@ -303,14 +326,16 @@ class Performance:
                         return "cancelled"
                     if event.error is not None:
                         await self._listener.failed(job.turn, "internal", event.error, None)
+                    if event.reason in ("end", "max_length") and job.spoken.reading is not None:
+                        await self._follow(job, job.spoken.reading.finish())
                     return event.reason
                 if not job.cancelled:
-                    await self._handle(job, spoken, generation, event)
+                    await self._handle(job, generation, event)
         finally:
             if not finished:
                 engine.cancel(generation)
 
-    async def _handle(self, job: TurnJob, spoken: Spoken, generation: Generation, event: EngineEvent) -> None:
+    async def _handle(self, job: TurnJob, generation: Generation, event: EngineEvent) -> None:
         if isinstance(event, Queued):
             await self._listener.queued(job.turn, event.position)
         elif isinstance(event, Started):
@@ -318,14 +343,30 @@ class Performance:
                 job.started = True
                 await self._listener.started(job.turn, job.index, job.speaker, self._n_packets)
         elif isinstance(event, FrameReady):
+            if event.text_row is not None and job.spoken.reading is not None:
+                await self._follow(job, job.spoken.reading.push(event.text_row))
             job.flushed = event.last and job.is_last_part
             payloads = await self._payloads(event.audio, last=job.flushed)
             if job.cancelled:
                 return
-            spoken.frames.append(event.codes)
+            job.spoken.frames.append(event.codes)
             job.n_frames += 1
-            await self._send(job, spoken, payloads)
+            await self._send(job, job.spoken, payloads)
             self._speech.engine.consumed(generation, 1)
+
+    async def _follow(self, job: TurnJob, said: Sequence[Said]) -> None:
+        """Tell what was said, and go over to the next turn of a pass where one ends."""
+        for step in said:
+            if job.cancelled:
+                return
+            if step.words:
+                before_ms = (job.n_frames - len(job.spoken.frames)) * FRAME_MS
+                await self._listener.words(job.turn, [word.later(before_ms) for word in step.words])
+            if step.over and not job.cancelled:
+                await self._report(job, "end")
+                job.spoken = self._dialogue.split(job.spoken, job.later[0].turn, job.later[0].index)
+                job.begin_next()
+                await self._listener.started(job.turn, job.index, job.speaker, self._n_packets)
 
     async def _send_rest(self, job: TurnJob) -> None:
         """End the sound of a turn whose last frame was not known to be its last."""

@@ -113,6 +113,11 @@ class Speech:
         return self.model.name if self.config.null is None else "null"
 
     @property
+    def follows_words(self) -> bool:
+        """Whether the model shows which word it speaks."""
+        return bool(self.model.config.alignment_heads) and self.config.null is None
+
+    @property
     def history_seconds(self) -> float:
         """How much recent audio a turn continues from."""
         if self.config.history_seconds is not None:

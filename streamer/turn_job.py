@@ -8,22 +8,34 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streamer.dialogue import TurnOptions
+from streamer.dialogue import Spoken, TurnOptions
 from streamer.engine import EngineEvent, Generation
 from streamer.text import Turn, is_speakable, merge_neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class TurnName:
+    """What a turn is called, its number in the dialogue, and who says it."""
+
+    turn: str
+    index: int
+    speaker: int
 
 
 @dataclass(slots=True, eq=False)
 class TurnJob:
     """Its text is spoken in parts, each all that waits at the time. All methods belong to one event loop.
 
-    ``text_at_s``: when there first was something to say. ``flushed``: its last packet is on its way or sent.
+    Turns that are spoken in one pass are one job: ``later`` are those whose time has not come, and :meth:`begin_next`
+    makes it the next one's. ``text_at_s``: when there first was something to say. ``flushed``: its last packet is on
+    its way or sent.
     """
 
     turn: str
     index: int
     speaker: int
     options: TurnOptions
+    later: deque[TurnName] = field(default_factory=deque)
     committed: bool = False
     cancelled: bool = False
     started: bool = False
@@ -36,10 +48,24 @@ class TurnJob:
     text_at_s: float | None = None
     ready_at_s: float = 0.0
     first_audio_at_s: float | None = None
+    # The entry of the history that is being generated; there is one whenever the engine works for this job.
+    spoken: Spoken = field(init=False)
     _waiting: list[Turn] = field(default_factory=list)
     _text: asyncio.Event = field(default_factory=asyncio.Event)
     _events: deque[EngineEvent] = field(default_factory=deque)
     _reader: asyncio.Future[None] | None = None
+
+    def speaks(self, turn: str) -> bool:
+        """Whether this is the job of ``turn``."""
+        return self.turn == turn or any(name.turn == turn for name in self.later)
+
+    def begin_next(self) -> None:
+        """The turn is over, and the next of the same pass begins."""
+        name = self.later.popleft()
+        self.turn, self.index, self.speaker = name.turn, name.index, name.speaker
+        self.n_packets = self.n_frames = 0
+        self.generating_s = 0.0
+        self.ready_at_s, self.first_audio_at_s = time.monotonic(), None
 
     def append(self, turns: Sequence[Turn]) -> None:
         """More to say. What holds no letter or digit waits for the next that does."""

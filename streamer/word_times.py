@@ -37,6 +37,10 @@ class WordTime(NamedTuple):
     start_ms: int
     end_ms: int
 
+    def later(self, ms: int) -> WordTime:
+        """The same, counted from ``ms`` earlier."""
+        return WordTime(self.word, self.start_ms + ms, self.end_ms + ms)
+
 
 class TurnBegin(NamedTuple):
     """Turn ``turn`` of a script, the first being 0, begins with frame ``frame``."""

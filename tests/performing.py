@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from streamer.dialogue import Dialogue, DialogueSettings, Spoken
 from streamer.models import SamplingParams
 from streamer.performance import Packet, Performance, TurnReport
 from streamer.speech import Speech
+from streamer.word_times import WordTime
 
 GREEDY = SamplingParams(audio_temperature=0, text_temperature=0)
 
@@ -39,6 +40,9 @@ class Hearer:
         await self._note("audio", packet)
         async with self._changed:
             await self._changed.wait_for(lambda: self.allowed is None or len(self.packets) <= self.allowed)
+
+    async def words(self, turn: str, words: Sequence[WordTime]) -> None:
+        await self._note("words", (turn, list(words)))
 
     async def completed(self, report: TurnReport) -> None:
         await self._note("completed", report)

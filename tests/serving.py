@@ -71,11 +71,23 @@ def new_speech(**sizes: Any) -> Speech:
 
 @contextlib.asynccontextmanager
 async def running(
-    limits: Limits = LIMITS, drain_s: float = 5.0, send_buffer_bytes: int = 32 * 2**10, **sizes: int
+    limits: Limits = LIMITS,
+    drain_s: float = 5.0,
+    send_buffer_bytes: int = 32 * 2**10,
+    replay_bytes: int = 2**20,
+    settings: dict[str, Any] | None = None,
+    **sizes: int,
 ) -> AsyncIterator[DialogueServer]:
-    """A server on a free port; on exit nothing may be held any more."""
+    """A server on a free port; on exit nothing may be held any more. ``settings``: more of the ServerConfig."""
     speech = new_speech(**sizes)
-    config = ServerConfig(port=0, limits=limits, drain_s=drain_s, send_buffer_bytes=send_buffer_bytes)
+    config = ServerConfig(
+        port=0,
+        limits=limits,
+        drain_s=drain_s,
+        send_buffer_bytes=send_buffer_bytes,
+        replay_bytes=replay_bytes,
+        **(settings or {}),
+    )
     try:
         async with DialogueServer(speech, config) as server:
             yield server

@@ -1,24 +1,29 @@
-"""One WebSocket: frames to the protocol's state machine, its events to contexts, and everything back."""
+"""One WebSocket: frames to the protocol's state machine, its events to sessions, and everything back."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import struct
+import time
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from msgspec.structs import replace
 
 from streamer.performance import ListenerGone
 from streamer.server.config import ServerConfig
-from streamer.server.context import DialogueContext, Rejection
+from streamer.server.context import DialogueContext
+from streamer.server.keys import Identity
+from streamer.server.rate import TokenBucket
+from streamer.server.rejection import Rejection
 from streamer.server.state import ServerState
 from streamer_protocol import (
-    AudioFrame,
     Error,
     ErrorCode,
     LocalProtocolError,
     Ping,
+    Playback,
     Pong,
     Rejected,
     ScriptAppend,
@@ -28,57 +33,134 @@ from streamer_protocol import (
     SessionClose,
     SessionClosed,
     SessionStart,
+    TurnAppend,
     TurnCancel,
+    TurnCommit,
     TurnCreate,
     make_error,
-    message_type,
 )
 
 _log = logging.getLogger(__name__)
-_GOING_AWAY = 1001
+# A WebSocket ping of ours carries whose receipt it asks for: context handle, position in what was sent.
+_RECEIPT = struct.Struct("<IQ")
+_BURST_S = 2.0
+# A client that says so is done with its sessions; any other end is a connection that was lost.
+_MEANT = (WSCloseCode.OK, WSCloseCode.GOING_AWAY)
 
 
 class DialogueSocket:
-    """Serves one accepted WebSocket until it ends, whatever way; then nothing of it is left."""
+    """Serves one accepted WebSocket until it ends, whatever way. It is the link of the sessions on it."""
 
-    def __init__(self, state: ServerState, config: ServerConfig, ws: web.WebSocketResponse) -> None:
+    def __init__(self, state: ServerState, config: ServerConfig, ws: web.WebSocketResponse, identity: Identity) -> None:
         self._state = state
         self._ws = ws
-        self._connection = ServerConnection(config.limits)
+        self._identity = identity
         self._config = config
-        self.contexts: dict[str, DialogueContext] = {}
-        self._ending = asyncio.Lock()
+        limits = config.limits
+        self._connection = ServerConnection(limits)
+        self._messages = TokenBucket(limits.max_messages_per_s, _BURST_S * limits.max_messages_per_s)
+        self._bytes = TokenBucket(limits.max_bytes_per_s, _BURST_S * limits.max_bytes_per_s)
+        self._sessions: dict[str, DialogueContext] = {}
+        self._unused_timer: asyncio.TimerHandle | None = None
+        self._finished = False
 
     async def serve(self) -> None:
         """Read until the peer or the protocol closes the socket."""
         self._state.add(self)
+        self._watch(self._config.limits.handshake_timeout_ms)
         try:
-            # The iteration also answers pings, so it must go on while contexts speak.
+            # The reading also answers pings, so it must go on while sessions speak.
             async for frame in self._ws:
-                if frame.type is WSMsgType.TEXT:
-                    events = self._connection.receive_text(frame.data)
-                elif frame.type is WSMsgType.BINARY:
-                    events = self._connection.receive_binary(frame.data)
-                else:
-                    break
-                for event in events:
-                    await self._handle(event)
+                await self._take(frame)
                 if self._connection.closing is not None:
                     await self._ws.close(code=self._connection.closing)
         except ListenerGone:
             pass
         finally:
-            await asyncio.gather(*(context.close() for context in self.contexts.values()))
-            self.contexts.clear()
+            self._cancel_watch()
+            await self._leave()
             self._state.discard(self)
 
-    async def finish(self, reason: str) -> None:
-        """Tell every context that it is closed, then close the socket: the server is going away."""
-        with contextlib.suppress(ListenerGone):
-            for name in list(self.contexts):
-                await self._close_context(name, reason)
-        async with self._ending:
-            await self._ws.close(code=_GOING_AWAY)
+    async def finish(self) -> None:
+        """Close the socket, whose sessions have ended: the server is going away."""
+        self._finished = True
+        await self._ws.close(code=WSCloseCode.GOING_AWAY)
+
+    async def write(self, data: str | bytes) -> None:
+        """One text or binary frame; waits while the reader is behind. Raises ListenerGone when nobody is there."""
+        if self._ws.closed:
+            raise ListenerGone
+        try:
+            if isinstance(data, str):
+                await self._ws.send_str(data)
+            else:
+                await self._ws.send_bytes(data)
+        except (ConnectionError, RuntimeError) as error:
+            raise ListenerGone from error
+
+    async def ask_receipt(self, handle: int, position: int) -> None:
+        """Ping: the pong comes when the client has read everything before it."""
+        if self._ws.closed:
+            raise ListenerGone
+        try:
+            await self._ws.ping(_RECEIPT.pack(handle, position))
+        except (ConnectionError, RuntimeError) as error:
+            raise ListenerGone from error
+
+    async def abort(self, code: int) -> None:
+        """Close after a fatal error; the sessions of this socket end with it."""
+        self._finished = True
+        await self._ws.close(code=code)
+
+    def left(self, name: str, *, taken: bool) -> None:
+        """A session has ended, or goes on with another socket."""
+        self._sessions.pop(name, None)
+        if taken:
+            self._connection.release(name)
+            self._state.sessions.spawn(self._tell_taken(name))
+        if not self._sessions:
+            self._watch(self._config.limits.idle_timeout_ms)
+
+    async def _tell_taken(self, name: str) -> None:
+        with contextlib.suppress(ListenerGone, LocalProtocolError):
+            await self._send(SessionClosed(context=name, reason="resumed elsewhere"))
+
+    async def _leave(self) -> None:
+        """Let go of the sessions: who may come back for them finds them waiting."""
+        meant = self._finished or self._ws.close_code in _MEANT or self._connection.closing is not None
+        for name, session in list(self._sessions.items()):
+            context = self._connection.context(name)
+            if session.resumable and not meant and context is not None and context.open:
+                self._connection.release(name)
+                session.lose()
+            else:
+                session.outbox.detach()
+                await session.end("the connection is gone")
+        self._sessions.clear()
+
+    async def _take(self, frame: WSMessage) -> None:
+        """One frame from the client."""
+        if frame.type is WSMsgType.TEXT or frame.type is WSMsgType.BINARY:
+            self._state.metrics.received(len(frame.data))
+            await self._hold_back(len(frame.data))
+            receive = self._connection.receive_text if frame.type is WSMsgType.TEXT else self._connection.receive_binary
+            for event in receive(frame.data):
+                await self._handle(event)
+        elif frame.type is WSMsgType.PING:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await self._ws.pong(frame.data)
+        elif frame.type is WSMsgType.PONG and len(frame.data) == _RECEIPT.size:
+            handle, position = _RECEIPT.unpack(frame.data)
+            for session in self._sessions.values():
+                if session.handle == handle:
+                    session.acknowledge(position)
+
+    async def _hold_back(self, n_bytes: int) -> None:
+        """Who sends faster than allowed is read more slowly: nothing is lost, and nobody else notices."""
+        for bucket, n in ((self._messages, 1), (self._bytes, n_bytes)):
+            # The only event to wait for is that time passes.
+            while (wait_s := bucket.take(n, time.monotonic())) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(wait_s)
 
     async def _handle(self, event: ServerEvent) -> None:
         try:
@@ -99,59 +181,123 @@ class DialogueSocket:
             await self._send(Pong(context=event.context, id=event.id))
         elif isinstance(event, SessionStart):
             self._refuse_while_draining(event, None)
-            handle = self._state.next_handle()
-            context = await DialogueContext.open(self._state.speech, self._config, handle, event, self._send)
-            self.contexts[event.context] = context
-            await self._send(context.ready)
-        elif isinstance(event, TurnCreate):
+            self._check_identity(event)
+            await (self._start(event) if event.resume is None else self._resume(event))
+        else:
+            await self._serve(self._session(event.context), event)
+
+    async def _serve(
+        self,
+        session: DialogueContext,
+        event: TurnCreate | TurnAppend | TurnCommit | ScriptAppend | TurnCancel | Playback | SessionClose,
+    ) -> None:
+        session.touch()
+        if isinstance(event, TurnCreate):
             self._refuse_while_draining(event, event.turn)
-            await self._context(event.context).create_turn(event)
+            await session.create_turn(event)
         elif isinstance(event, ScriptAppend):
             self._refuse_while_draining(event, event.script)
-            await self._context(event.context).append_script(event)
+            await session.append_script(event)
+        elif isinstance(event, TurnAppend):
+            if not session.writes(event.turn):
+                self._refuse_while_draining(event, event.turn)
+            session.append_text(event)
+        elif isinstance(event, TurnCommit):
+            session.commit_text(event)
         elif isinstance(event, TurnCancel):
-            self._context(event.context).cancel(event)
-        elif isinstance(event, SessionClose):
-            await self._close_context(event.context, "closed by the client")
+            await session.cancel(event)
+        elif isinstance(event, Playback):
+            session.played(event)
         else:
-            text = f"{message_type(event)} is not served by this version"
-            turn = getattr(event, "turn", None)
-            raise Rejection(make_error(ErrorCode.NOT_SUPPORTED, text, context=event.context, turn=turn))
+            await session.end("closed by the client")
 
-    def _refuse_while_draining(self, event: SessionStart | TurnCreate | ScriptAppend, turn: str | None) -> None:
+    async def _start(self, event: SessionStart) -> None:
+        sessions = self._state.sessions
+        context = self._connection.context(event.context)
+        assert context is not None
+        sessions.admit(event, self._identity)
+        try:
+            session = await DialogueContext.open(self._state, self._config, event, context, self._identity)
+        except BaseException:
+            sessions.dismiss(self._identity)
+            raise
+        sessions.add(session)
+        self._sessions[event.context] = session
+        self._cancel_watch()
+        await self.write(self._connection.send(session.ready()))
+        session.attach(self)
+
+    async def _resume(self, event: SessionStart) -> None:
+        session, position = self._state.sessions.claim(event, self._identity)
+        if session.outbox.link is not None:
+            session.outbox.link.left(session.name, taken=True)
+            session.outbox.detach()
+        text = self._connection.adopt(session.outbox.context, session.ready(resumed=True))
+        self._sessions[event.context] = session
+        self._cancel_watch()
+        await self.write(text)
+        session.attach(self, position)
+
+    def _check_identity(self, event: SessionStart) -> None:
+        expires_at_s = self._identity.expires_at_s
+        if expires_at_s is not None and time.time() >= expires_at_s:
+            text = "session.start: the token has expired: connect again with a new one"
+            raise Rejection(make_error(ErrorCode.UNAUTHORIZED, text, context=event.context))
+
+    def _refuse_while_draining(
+        self, event: SessionStart | TurnCreate | TurnAppend | ScriptAppend, turn: str | None
+    ) -> None:
         if self._state.draining:
-            error = make_error(ErrorCode.SHUTTING_DOWN, "the server is stopping", context=event.context, turn=turn)
+            retry_after_ms = int(self._config.drain_s * 1000)
+            text = "the server is stopping"
+            error = make_error(
+                ErrorCode.SHUTTING_DOWN, text, context=event.context, turn=turn, retry_after_ms=retry_after_ms
+            )
             # Other turns of this socket may still be running: it is closed when they are done.
             raise Rejection(replace(error, fatal=False))
 
-    async def _close_context(self, name: str, reason: str) -> None:
-        # The client and a server that is stopping may close at once: one of them does it, the other waits.
-        async with self._ending:
-            context = self.contexts.pop(name, None)
-            if context is not None:
-                await context.close()
-                await self._send(SessionClosed(context=name, reason=reason))
-
-    def _context(self, name: str) -> DialogueContext:
-        if name not in self.contexts:
+    def _session(self, name: str) -> DialogueContext:
+        session = self._sessions.get(name)
+        if session is None or session.ending:
             text = f"context `{name}` is being closed"
             raise Rejection(make_error(ErrorCode.SESSION_NOT_STARTED, text, context=name))
-        return self.contexts[name]
+        return session
 
-    async def _send(self, message: ServerMessage | AudioFrame) -> None:
-        """Encode and write one message; waits while the reader is behind. Raises ListenerGone when nobody is there."""
-        if self._ws.closed:
-            raise ListenerGone
-        try:
-            if isinstance(message, AudioFrame):
-                await self._ws.send_bytes(self._connection.send(message))
+    async def _send(self, message: ServerMessage) -> None:
+        """A message of this socket; what belongs to a session goes its way, and comes again if it was lost."""
+        session = self._sessions.get(message.context)
+        if isinstance(message, Error):
+            if session is None:
+                self._state.metrics.refused(message.code)
             else:
-                await self._ws.send_str(self._connection.send(message))
+                session.journal.refused(message.code, message.message, message.turn)
+        if session is not None and not isinstance(message, Pong):
+            await session.send(message, refusal=self._connection.is_refusal(message))
+            return
+        try:
+            text = self._connection.send(message)
         except LocalProtocolError:
-            # A bug on this side: say so to the log and to the client, and send nothing that breaks the protocol.
+            # A bug on this side: say so to the log, and send nothing that breaks the protocol.
             _log.exception("refused to send a message that breaks the protocol")
             raise
-        except (ConnectionError, RuntimeError) as error:
-            raise ListenerGone from error
+        await self.write(text)
         if isinstance(message, Error) and message.fatal:
-            await self._ws.close(code=self._connection.closing or _GOING_AWAY)
+            await self.abort(self._connection.closing or WSCloseCode.GOING_AWAY)
+
+    def _watch(self, limit_ms: int) -> None:
+        """Close a socket on which no session is opened for so long."""
+        self._cancel_watch()
+        loop = asyncio.get_running_loop()
+        self._unused_timer = loop.call_later(
+            limit_ms / 1000, lambda: self._state.sessions.spawn(self._close_unused(limit_ms))
+        )
+
+    def _cancel_watch(self) -> None:
+        if self._unused_timer is not None:
+            self._unused_timer.cancel()
+            self._unused_timer = None
+
+    async def _close_unused(self, limit_ms: int) -> None:
+        with contextlib.suppress(ListenerGone):
+            text = f"no session was opened within {limit_ms} ms"
+            await self._send(make_error(ErrorCode.HANDSHAKE_TIMEOUT, text))

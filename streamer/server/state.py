@@ -7,6 +7,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from streamer.server.metrics import Metrics
+from streamer.server.sessions import Sessions
 from streamer.speech import Speech
 
 if TYPE_CHECKING:
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class ServerState:
-    """Sockets in service, whether the server is stopping, and the counter of context handles."""
+    """Sockets in service, sessions, whether the server is stopping, and the counter of context handles."""
 
     speech: Speech
+    sessions: Sessions
+    metrics: Metrics
     draining: bool = False
     sockets: set[DialogueSocket] = field(default_factory=set)
     no_sockets: asyncio.Event = field(default_factory=asyncio.Event)

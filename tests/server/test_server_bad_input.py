@@ -56,8 +56,17 @@ AFTER_START: list[tuple[str, str | bytes, str, str]] = [
     ),
     ("unknown turn", message("turn.cancel", turn="nobody"), "unknown_turn", "nobody"),
     ("other context", message("turn.create", context="other", **TURN), "session_not_started", "other"),
-    ("append", message("turn.append", turn="x", speaker="S1", text="a"), "not_supported", "turn.append"),
-    ("playback", message("playback", played_ms=5), "not_supported", "playback"),
+    ("a first piece of nobody", message("turn.append", turn="x", text="a"), "invalid_message", "speaker"),
+    ("a tag in a piece", message("turn.append", turn="x", speaker="S1", text="Hi [S2]"), "invalid_script", "text"),
+    ("commit of nothing", message("turn.commit", turn="x"), "unknown_turn", "x"),
+    ("playback", message("playback", played_ms=-5), "invalid_message", "played_ms"),
+    ("sampling of a turn", message("turn.create", **TURN, sampling={"audio_top_k": 0}), "invalid_message", "top_k"),
+    (
+        "sampling of a turn, out of the model's range",
+        message("turn.create", **TURN, sampling={"audio_repetition_penalty": 0.01}),
+        "not_supported",
+        "sampling",
+    ),
 ]
 AT_START: list[tuple[str, dict[str, Any], str, str]] = [
     ("unknown voice", {"voices": {"S2": "nobody"}}, "unknown_voice", "voices.S2"),
@@ -74,8 +83,8 @@ AT_START: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("seed", {"seed": -1}, "invalid_message", "seed"),
     ("words", {"words": True}, "not_supported", "words"),
-    ("resume", {"resume": "token"}, "not_supported", "resume"),
-    ("language", {"language": "en"}, "not_supported", "language"),
+    ("resume", {"resume": "token"}, "resume_failed", "resume"),
+    ("language", {"language": "e"}, "invalid_message", "language"),
 ]
 
 
