@@ -30,6 +30,8 @@ _SECONDS_PER_LETTER = 0.075
 _SECONDS_PER_IDEOGRAPH = 0.25
 _RUNAWAY_FACTOR = 3.0
 _RUNAWAY_SECONDS = 2.0
+# So much more than the window is kept, for when the newest turns turn out not to have been heard.
+_KEPT_WINDOWS = 4
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"\[[^\]]*\]|[{_IDEOGRAPH}]|[^\s\[{_IDEOGRAPH}]+|\[")
 
@@ -182,6 +184,7 @@ class Dialogue:
         elif not spoken.complete:
             spoken.cut(spoken.sent_ms)
         self._drop_unheard()
+        self._forget_old()
 
     def keep_heard(self, played_ms: int | None, turn: str | None = None) -> list[Truncated]:
         """Forget what the listener did not hear of one turn or, with ``turn`` None, of all; returns what was cut.
@@ -220,6 +223,14 @@ class Dialogue:
     def _drop_unheard(self) -> None:
         # An entry without words may still have been heard, and then counts in what was played.
         self.history = [spoken for spoken in self.history if spoken.sent_ms or not spoken.complete]
+
+    def _forget_old(self) -> None:
+        """Let go of frames that no prompt will hold again, though what is newer be cut: a long dialogue stays small."""
+        left = _KEPT_WINDOWS * self._settings.history_seconds * FRAMES_PER_SECOND
+        for spoken in reversed(self.history):
+            if left < 0 and spoken.index != self.history[-1].index:
+                spoken.frames = []
+            left -= len(spoken.frames)
 
     def _window(self, newest: Spoken) -> list[Spoken]:
         """The most recent entries before the newest whose audio fits the window."""

@@ -27,7 +27,7 @@ def new_dialogue(history_seconds: float = 60.0, max_turn_seconds: float = 60.0) 
 
 def spoken(dialogue: Dialogue, turn: str, text: str, n_frames: int, speaker: int = 1) -> Spoken:
     entry = dialogue.begin(turn, len(dialogue.history), [Turn(speaker, text)])
-    entry.frames += [np.full(4, len(dialogue.history)) for _ in range(n_frames)]
+    entry.frames += [np.full(4, len(dialogue.history) % 32) for _ in range(n_frames)]
     entry.sent_ms = 80 * n_frames
     dialogue.end(entry, whole=True)
     return entry
@@ -223,3 +223,19 @@ def test_a_runaway_is_bounded_by_the_text_and_by_the_limit() -> None:
     assert short.max_rows < long.max_rows == 4 * 12.5 + 4
     tiny = new_dialogue(max_turn_seconds=0.01)
     assert tiny.request(tiny.begin("a", 0, [Turn(1, "Hi.")])).max_rows == 5
+
+
+def test_a_long_dialogue_keeps_no_more_audio_than_it_may_need() -> None:
+    dialogue = new_dialogue(history_seconds=2)
+    for i in range(100):
+        spoken(dialogue, f"t{i}", "one two", 20)
+    assert sum(len(entry.frames) for entry in dialogue.history) <= 4 * 25 + 2 * 20
+    # The clock still counts all of it, and what is cut from the end makes room for what came before.
+    total_ms = 100 * 20 * 80
+    cut = dialogue.keep_heard(total_ms - 40 * 80)
+    assert [c.turn for c in cut] == ["t98", "t99"]
+    entry = dialogue.begin("next", 100, [Turn(1, "three")])
+    assert dialogue.request(entry).known_codes is not None
+    # Even to the very beginning, which is long forgotten.
+    assert [c.heard_ms for c in dialogue.keep_heard(80)][0] == 80
+    assert len(dialogue.history) == 1
