@@ -46,7 +46,9 @@ def load_audio(path_or_bytes: str | Path | bytes, max_seconds: float, min_second
     except AudioFileError:
         raise
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError) as error:
-        raise AudioFileError("unreadable", f"{name}: not a readable audio file ({error})") from error
+        # The library's own words, without the name of an object in memory.
+        reason = getattr(error, "error_string", error)
+        raise AudioFileError("unreadable", f"{name}: not a readable audio file ({reason})") from error
     if len(mono) < min_seconds * rate:
         raise AudioFileError("too_short", f"{name}: {len(mono) / rate:.2f} s long, at least {min_seconds:g} s needed")
     if not np.isfinite(mono).all():

@@ -12,10 +12,13 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from streamer.performance import TurnReport
 from streamer.server.auth import Guard, auth_middleware, is_loopback
 from streamer.server.config import ServerConfig
+from streamer.server.http import HttpHooks, HttpService, HttpSettings
 from streamer.server.keys import Identity, KeyRing
 from streamer.server.listening import Listener
+from streamer.server.logs import SessionLog
 from streamer.server.metrics import Metrics
 from streamer.server.origins import OriginPolicy, install_origins
 from streamer.server.readiness import readiness
@@ -27,7 +30,7 @@ from streamer.server.state import ServerState
 from streamer.server.tls import server_context
 from streamer.server.tokens import ClientTokens, token_routes
 from streamer.speech import Speech
-from streamer_protocol import SUBPROTOCOL
+from streamer_protocol import SUBPROTOCOL, asyncapi
 
 _log = logging.getLogger(__name__)
 _GOODBYE_S = 2.0
@@ -37,7 +40,7 @@ class DialogueServer:
     """``async with DialogueServer(speech, config) as server:`` listens from entry to exit.
 
     The engine inside ``speech`` must be started by the caller and outlives the server. Raises KeyFileError,
-    SecretError, OriginError or TlsError, which say what is wrong with a setting.
+    SecretError, OriginError, TlsError or StoreError, which say what is wrong with a setting.
     """
 
     def __init__(self, speech: Speech, config: ServerConfig | None = None) -> None:
@@ -49,6 +52,7 @@ class DialogueServer:
         metrics = Metrics(speech, lambda: len(self.state.sockets))
         self.state = ServerState(speech, sessions, metrics)
         self._tls = None if c.tls_cert is None else server_context(c.tls_cert, c.tls_key)
+        self._http = HttpService(self.state, self._http_settings())
         app = web.Application(middlewares=[self._observe, auth_middleware(Guard(keys, tokens))])
         install_origins(app, OriginPolicy(c.origins, c.host_names, loopback=is_loopback(c.host)), position=1)
         app.add_routes(
@@ -57,7 +61,9 @@ class DialogueServer:
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
+                web.get("/v1/asyncapi.json", self._asyncapi),
                 *token_routes(tokens),
+                *self._http.routes(),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -99,12 +105,12 @@ class DialogueServer:
             for session in sessions.all()
             if session.outbox.link is not None
         ]
-        if running:
-            hurry = asyncio.create_task(self._hurry.wait())
-            finished = asyncio.gather(*running)
-            await asyncio.wait((finished, hurry), timeout=self.config.drain_s, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-            finished.cancel()
+        running.append(asyncio.create_task(self._http.wait_idle()))
+        hurry = asyncio.create_task(self._hurry.wait())
+        finished = asyncio.gather(*running)
+        await asyncio.wait((finished, hurry), timeout=self.config.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        finished.cancel()
         endings = [asyncio.create_task(session.end("shutting_down")) for session in sessions.all()]
         if endings:
             # Not longer: a client that does not read would not hear the good-bye.
@@ -116,6 +122,28 @@ class DialogueServer:
         await self._listener.stop()
         await self._runner.cleanup()
         await sessions.settle()
+
+    def _http_settings(self) -> HttpSettings:
+        c, sessions, metrics = self.config, self.state.sessions, self.state.metrics
+
+        def completed(request: web.Request, report: TurnReport) -> None:
+            metrics.turn_completed(report)
+            SessionLog("http", "", request["identity"].name, text=False).turn_completed(report)
+
+        hooks = HttpHooks(
+            admit=lambda request: sessions.has_room(request["identity"]),
+            dismiss=lambda request: sessions.dismiss(request["identity"]),
+            completed=completed,
+            refused=metrics.refused,
+            sent=lambda n_bytes: metrics.sent("audio", n_bytes),
+        )
+        return HttpSettings(
+            limits=c.limits,
+            voices_store=c.voices_store,
+            send_buffer_bytes=c.send_buffer_bytes,
+            opus_complexity=c.opus_complexity,
+            hooks=hooks,
+        )
 
     @web.middleware
     async def _observe(
@@ -174,6 +202,10 @@ class DialogueServer:
         identity: Identity = request["identity"]
         await DialogueSocket(self.state, self.config, ws, identity).serve()
         return ws
+
+    async def _asyncapi(self, _: web.Request) -> web.Response:
+        """The document of the socket."""
+        return web.json_response(asyncapi.document())
 
     async def _healthz(self, _: web.Request) -> web.Response:
         """Alive: the process answers."""

@@ -77,14 +77,14 @@ class SessionLog:
         """The session has ended."""
         self._log.info("session closed", reason=reason, **values)
 
-    def turn_completed(self, report: TurnReport, speaker: int, text: str) -> None:
-        """A turn is over: how it went, and its text if texts are logged."""
+    def turn_completed(self, report: TurnReport, speaker: int = 0, text: str = "") -> None:
+        """A turn is over: how it went, who spoke (0: not known), and its text if texts are logged."""
         spoken = {"text": text} if self._text else {}
         self._log.info(
             "turn completed",
             turn=report.turn,
             index=report.index,
-            speaker=f"S{speaker}",
+            speaker=f"S{speaker}" if speaker else None,
             frames=report.frames,
             audio_ms=report.audio_ms,
             ttfa_ms=_rounded(report.ttfa_ms, 1),

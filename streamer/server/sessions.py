@@ -56,11 +56,16 @@ class Sessions:
         own = self._max_sessions if identity.kind == "open" else identity.max_sessions
         return self._limits if own is None else replace(self._limits, max_sessions_per_key=own)
 
-    def admit(self, start: SessionStart, identity: Identity) -> None:
-        """Count one more session of this key; raises Rejection if that is too many."""
+    def has_room(self, identity: Identity) -> bool:
+        """Count one more session of this key, to be given back by :meth:`dismiss`; False if that would be too many."""
         limit = self.limits_for(identity).max_sessions_per_key
         # Without keys it is the engine that refuses, and says so.
-        if not self._per_key.acquire(identity.name, _MANY if identity.kind == "open" else limit):
+        return self._per_key.acquire(identity.name, _MANY if identity.kind == "open" else limit)
+
+    def admit(self, start: SessionStart, identity: Identity) -> None:
+        """:meth:`has_room`, or a Rejection."""
+        if not self.has_room(identity):
+            limit = self.limits_for(identity).max_sessions_per_key
             text = f"session.start: key `{identity.name}` has {limit} sessions, which is all it may have"
             raise Rejection(make_error(ErrorCode.TOO_MANY_SESSIONS, text, context=start.context, retry_after_ms=1000))
 

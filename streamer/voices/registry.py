@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,14 +24,17 @@ class UnknownVoice(KeyError):
 
 
 class VoiceRegistry:
-    """Voices by id. Reading is safe from any thread, as nothing changes after construction."""
+    """Voices by id: the server's own, given at construction, and those added later. Safe from any thread."""
 
     def __init__(self, voices: Iterable[Voice] = ()) -> None:
+        # Never changed, only replaced: who reads holds no lock.
         self._voices: dict[str, Voice] = {}
         for voice in voices:
             if voice.id in self._voices:
                 raise VoiceError("bad_voice_id", f"voice {voice.id}: two voices have this id")
             self._voices[voice.id] = voice
+        self._own = frozenset(self._voices)
+        self._changing = threading.Lock()
 
     @classmethod
     def from_folders(cls, folders: Iterable[str | Path], codec: CodecShape) -> VoiceRegistry:
@@ -50,11 +54,37 @@ class VoiceRegistry:
 
     def get(self, voice_id: str) -> Voice:
         """The voice of this id; UnknownVoice otherwise."""
+        voices = self._voices
         try:
-            return self._voices[voice_id]
+            return voices[voice_id]
         except KeyError:
-            raise UnknownVoice(voice_id, self._voices) from None
+            raise UnknownVoice(voice_id, voices) from None
 
-    def list(self) -> Sequence[Voice]:
-        """All voices, in the order of their folders, by id within each."""
-        return tuple(self._voices.values())
+    def list(self, *, added: bool = False) -> Sequence[Voice]:
+        """The server's own voices, in the order of their folders, by id within each.
+
+        With ``added`` those that were added follow, oldest first; nobody is to speak with one unasked.
+        """
+        return tuple(voice for voice in self._voices.values() if added or voice.id in self._own)
+
+    def removable(self, voice_id: str) -> bool:
+        """Whether a voice of this id was added, and so can be removed."""
+        return voice_id in self._voices and voice_id not in self._own
+
+    def add(self, voice: Voice) -> None:
+        """Take in one more voice; VoiceError ``voice_exists`` if its id is taken."""
+        with self._changing:
+            if voice.id in self._voices:
+                raise VoiceError("voice_exists", f"voice {voice.id}: there is a voice of this id already")
+            self._voices = {**self._voices, voice.id: voice}
+
+    def remove(self, voice_id: str) -> None:
+        """Forget an added voice; who speaks with it now goes on.
+
+        Raises UnknownVoice, and VoiceError ``voice_not_removable`` for one of the server's own.
+        """
+        with self._changing:
+            self.get(voice_id)
+            if voice_id in self._own:
+                raise VoiceError("voice_not_removable", f"voice {voice_id}: this voice came with the server and stays")
+            self._voices = {key: voice for key, voice in self._voices.items() if key != voice_id}
