@@ -237,5 +237,5 @@ def test_a_long_dialogue_keeps_no_more_audio_than_it_may_need() -> None:
     entry = dialogue.begin("next", 100, [Turn(1, "three")])
     assert dialogue.request(entry).known_codes is not None
     # Even to the very beginning, which is long forgotten.
-    assert [c.heard_ms for c in dialogue.keep_heard(80)][0] == 80
+    assert dialogue.keep_heard(80)[0].heard_ms == 80
     assert len(dialogue.history) == 1
