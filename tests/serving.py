@@ -76,7 +76,7 @@ async def running(
     send_buffer_bytes: int = 32 * 2**10,
     replay_bytes: int = 2**20,
     settings: dict[str, Any] | None = None,
-    **sizes: int,
+    **sizes: Any,
 ) -> AsyncIterator[DialogueServer]:
     """A server on a free port; on exit nothing may be held any more. ``settings``: more of the ServerConfig."""
     speech = new_speech(**sizes)
