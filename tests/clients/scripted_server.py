@@ -32,7 +32,7 @@ from streamer_protocol import (
 )
 
 Kind = TypeVar("Kind")
-Script = Callable[["Peer"], Awaitable[None]]
+Script = Callable[["Peer"], Awaitable[object]]
 
 
 class Peer:
@@ -54,19 +54,21 @@ class Peer:
         for message in messages:
             await self.socket.send(self.protocol.send(message))
 
-    async def open(self) -> None:
+    async def open(self, resume_token: str | None = None) -> None:
         self.start = await self.expect(SessionStart)
-        await self.send(
-            SessionReady(
-                session="s",
-                resume_token=None,
-                handle=7,
-                model="tiny",
-                audio=self.start.audio,
-                voices=self.start.voices,
-                limits=Limits(),
-            )
-        )
+        await self.send(self.ready(resume_token=resume_token))
+
+    def ready(self, **fields: Any) -> SessionReady:
+        start = self.start
+        told = {"session": "s", "handle": 7, "model": "tiny", "audio": start.audio, "voices": start.voices}
+        return SessionReady(**{**told, "context": start.context, "limits": Limits(), **fields})
+
+    async def resume(self, before: Peer, received: int) -> None:
+        """Go on with the session of a connection that broke."""
+        start = await self.expect(SessionStart)
+        context = before.protocol.release(start.context)
+        ready = before.ready(resume_token="next", resumed=True, received=received)
+        await self.socket.send(self.protocol.adopt(context, ready))
 
     async def accept(self, turns: int = 1) -> list[str]:
         """Answer the next script; returns its turn ids."""

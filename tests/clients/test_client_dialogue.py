@@ -9,11 +9,11 @@ import opuslib_next
 import pytest
 from clients.scripted_server import PACKETS, Peer, audio, completed, serving, speak, started
 
-import streamer_client.connection
 from streamer_client import (
     Audio,
     AudioFormat,
     ClientError,
+    ClientSettings,
     ConnectionLost,
     NotDecoded,
     Sampling,
@@ -200,11 +200,7 @@ async def test_two_readers_at_once_are_refused() -> None:
         await dialogue.close()
 
 
-async def test_events_nobody_reads_hold_the_server_back_but_not_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(streamer_client.connection, "MAX_HELD_BYTES", 1)
-
+async def test_events_nobody_reads_hold_the_server_back_but_not_the_end() -> None:
     async def script(peer: Peer) -> None:
         await peer.open()
         (turn,) = await peer.accept()
@@ -212,7 +208,7 @@ async def test_events_nobody_reads_hold_the_server_back_but_not_the_end(
         await peer.finish()
 
     async with serving(script) as url:
-        async with connect(url) as dialogue:
+        async with connect(url, settings=ClientSettings(max_held_bytes=1)) as dialogue:
             async for _ in dialogue.say("x"):
                 break
         frames = [event.frame async for event in dialogue.events() if isinstance(event, Audio)]

@@ -181,6 +181,19 @@ async def test_a_server_that_breaks_the_protocol_is_left(raw: bytes | str, match
         assert seen == ["ScriptAccepted", "TurnStarted", "Audio"]
 
 
+async def test_a_server_that_does_not_speak_websocket_is_left_for_good() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.open(resume_token="again")
+        await peer.accept()
+        peer.socket.transport.write(b"\x81\x01\xff")
+        await peer.socket.wait_closed()
+        assert peer.socket.close_code == 1007
+
+    async with serving(script) as url, connect(url) as dialogue:
+        with pytest.raises(ProtocolError, match="1007"):
+            _ = [event async for event in dialogue.say("x")]
+
+
 async def test_a_refused_session_is_an_error_of_connect() -> None:
     async def script(peer: Peer) -> None:
         await peer.expect(SessionStart)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from streamer_client.errors import HandshakeError
 from streamer_protocol import PATH
@@ -25,6 +25,19 @@ def dialogue_url(url: str) -> str:
         raise HandshakeError(f"{url!r} is not a server address; one looks like ws://127.0.0.1:8000{PATH}")
     path = PATH if parts.path in ("", "/") else parts.path
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
+
+
+def with_token(address: str, token: str) -> str:
+    """The address that carries a client token, the way browsers have to send it."""
+    parts = urlsplit(address)
+    query = "&".join(filter(None, [parts.query, f"token={quote(token.strip(), safe='')}"]))
+    return urlunsplit(parts._replace(query=query))
+
+
+def without_secrets(address: str) -> str:
+    """The address as it may be shown: no query, no password."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def is_loopback(url: str) -> bool:

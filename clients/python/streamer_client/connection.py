@@ -1,28 +1,25 @@
-"""`connect`, and the `Dialogue` it yields: one WebSocket, one context."""
+"""`Connection`: one WebSocket at a time, and the dialogues on it, which outlive it."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from random import Random
 
 from websockets.asyncio.client import ClientConnection as Socket
 from websockets.exceptions import ConnectionClosed
 
 from streamer_client.audio import OpusDecoder
-from streamer_client.errors import (
-    ClientError,
-    ConnectionLost,
-    DialogueError,
-    HandshakeError,
-    ProtocolError,
-)
-from streamer_client.events import Event, audio_event
-from streamer_client.opening import open_socket
-from streamer_client.queue import ByteBoundedQueue
+from streamer_client.dialogue import Dialogue
+from streamer_client.errors import ClientError, ConnectionLost, DialogueError, ProtocolError
+from streamer_client.opening import Endpoint, open_socket
+from streamer_client.reconnecting import Reconnector
+from streamer_client.session import Session
+from streamer_client.settings import ClientSettings
+from streamer_client.starting import session_start
 from streamer_protocol import (
     AudioFormat,
     AudioFrame,
@@ -31,254 +28,226 @@ from streamer_protocol import (
     ClientMessage,
     Error,
     Mode,
-    Ping,
-    Pong,
     RemoteProtocolError,
     Sampling,
-    ScriptAccepted,
-    ScriptAppend,
-    SessionClose,
-    SessionClosed,
     SessionReady,
     SessionStart,
-    Speaker,
-    TurnCancel,
-    TurnCompleted,
-    TurnCreate,
-    TurnStarted,
 )
 
-MAX_HELD_BYTES = 64 * 2**20  # about four hours of Opus; beyond it the socket is read no further
-CLOSE_TIMEOUT_S = 5.0
-_EVENT_BYTES = 200  # what an event costs besides its payload
+_CLOSED_HERE = "the connection was closed here"
+_NORMAL, _PROTOCOL_ERROR, _INTERNAL_ERROR = 1000, 1002, 1011
+# Closed by this end: not WebSocket, not UTF-8, too large.
+_UNREADABLE = (_PROTOCOL_ERROR, 1007, 1009)
 
 
-@asynccontextmanager
-async def connect(
-    url: str,
-    *,
-    voices: Mapping[str, str] | None = None,
-    audio: AudioFormat | None = None,
-    mode: Mode = "turns",
-    language: str | None = None,
-    seed: int | None = None,
-    sampling: Sampling | None = None,
-    api_key: str | None = None,
-    decode: bool = False,
-    open_timeout_s: float = 30.0,
-) -> AsyncIterator[Dialogue]:
-    """Open a dialogue; leaving the block closes it.
+class Connection:
+    """Several dialogues over one WebSocket; made by `open_connection`. Belongs to one event loop.
 
-    `url` may leave out scheme and path ("127.0.0.1:8000"). `decode` decodes Opus as it arrives, so that
-    `Audio.pcm` is there. Raises HandshakeError if the server cannot be reached or refuses, DialogueError if
-    it refuses the session (unknown voice, overloaded, ...), LocalProtocolError for an argument out of range,
-    OpusUnavailable if `decode` needs a libopus that is not there.
-    """
-    start = SessionStart(
-        voices=cast("dict[Speaker, str]", dict(voices or {})),  # `send` checks the names
-        audio=audio or AudioFormat(),
-        mode=mode,
-        language=language,
-        seed=seed,
-        sampling=sampling or Sampling(),
-    )
-    protocol = ClientConnection()
-    first = protocol.send(start)
-    decoder = OpusDecoder(start.audio.sample_rate) if decode and start.audio.format == "opus" else None
-    socket = await open_socket(url, api_key, open_timeout_s)
-    dialogue = Dialogue(socket, protocol, decoder)
-    try:
-        await dialogue._open(first, open_timeout_s)
-        yield dialogue
-    finally:
-        await dialogue.close()
-
-
-class Dialogue:
-    """An open dialogue; made by `connect`. All methods belong to the event loop it was opened in.
-
-    A task of its own reads the socket, so pings are answered while nobody reads events. Events wait in a
-    queue without limit of number; at 64 MiB the reader stops, and TCP holds the server back.
+    When the socket is lost, each dialogue is resumed by itself over one new socket. A socket that was closed while
+    there was no dialogue on it is replaced when the next one is opened.
     """
 
-    def __init__(self, socket: Socket, protocol: ClientConnection, decoder: OpusDecoder | None) -> None:
-        self._socket = socket
-        self._protocol = protocol
-        self._decoder = decoder
-        self._queue: ByteBoundedQueue[Event] = ByteBoundedQueue(MAX_HELD_BYTES)
-        self._ready: asyncio.Future[SessionReady] = asyncio.get_running_loop().create_future()
-        self._pongs: dict[str | None, asyncio.Future[None]] = {}
+    def __init__(
+        self, endpoint: Endpoint, settings: ClientSettings, *, resume: bool, random: Random, open_timeout_s: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._resume = resume
+        self._open_timeout_s = open_timeout_s
+        self._reconnector = Reconnector(endpoint, settings, random)
+        self._sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1)
-        self._turn_of_index: dict[int, str] = {}
-        self._failure: ClientError | None = None
-        self._ended = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
-        self._opened = False
-        self._closing = False
+        self._protocol = ClientConnection()
+        self._loose: deque[str] = deque()  # encoded, sent once, on this socket or never
+        self._wake = asyncio.Event()
+        self._socket: Socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()  # there is a socket, or the task has ended
+        self._opening = asyncio.Lock()
+        self._closed = False
 
-    @property
-    def ready(self) -> SessionReady:
-        """What the server said when it opened the session: model, voices, audio format, limits."""
-        return self._ready.result()
+    @asynccontextmanager
+    async def dialogue(
+        self,
+        *,
+        voices: Mapping[str, str] | None = None,
+        audio: AudioFormat | None = None,
+        mode: Mode = "turns",
+        language: str | None = None,
+        words: bool = False,
+        seed: int | None = None,
+        sampling: Sampling | None = None,
+        decode: bool = False,
+        name: str | None = None,
+    ) -> AsyncIterator[Dialogue]:
+        """Open a dialogue; leaving the block closes it. The arguments and errors are those of `connect`.
 
-    async def say(self, text: str) -> AsyncIterator[Event]:
-        """Speak a script ("[S1] Hello. [S2] Hi.") and yield events until all its turns are completed.
-
-        Yields everything that arrives meanwhile, earlier turns included, so no audio is missed. Raises
-        DialogueError if the server refuses the script or fails on one of its turns, ConnectionLost if it
-        vanishes. Leaving the loop early stops nothing: call `cancel`.
+        `name` is the `context` of its events; left out, it is "main", then "dialogue-2" and so on. The server limits
+        how many there are at once: `ready.limits.max_contexts`.
         """
-        script = f"s{next(self._numbers)}"
-        await self._send(ScriptAppend(text=text, script=script))
-        unfinished: set[str] | None = None
-        while (event := await self._queue.get()) is not None:
-            if isinstance(event, ScriptAccepted) and event.script == script:
-                unfinished = {turn.turn for turn in event.turns}
-            elif isinstance(event, TurnCompleted) and unfinished is not None:
-                unfinished.discard(event.turn)
-            elif isinstance(event, Error):
-                # Before the answer to the script, an error without a name can only be that answer.
-                own = event.turn in unfinished if unfinished is not None else event.turn in (script, None)
-                if own:
-                    raise DialogueError.of(event)
-            yield event
-            if unfinished is not None and not unfinished:
-                return
-        raise ConnectionLost("the session was closed before the script was spoken to its end")
+        if name is None:
+            number = next(self._numbers)
+            name = "main" if number == 1 else f"dialogue-{number}"
+        start = session_start(name, voices, audio, mode, language, words, seed, sampling)
+        async with self.start(start, decode=decode) as dialogue:
+            yield dialogue
 
-    async def turn(self, speaker: Speaker, text: str) -> str:
-        """Ask for one turn; returns its id. Its events come through `events`."""
-        turn = f"t{next(self._numbers)}"
-        await self._send(TurnCreate(turn=turn, speaker=speaker, text=text))
-        return turn
-
-    async def cancel(self, turn: str | None = None, played_ms: int | None = None) -> None:
-        """Stop one turn, or all; `played_ms` counts all audio of the dialogue that the listener heard.
-
-        Every cancelled turn still gets its `turn.completed`, with reason "cancelled".
-        """
-        await self._send(TurnCancel(turn=turn, played_ms=played_ms))
-
-    async def events(self) -> AsyncIterator[Event]:
-        """Everything that arrives, in order, until the session is closed; what is waiting comes first.
-
-        Errors that are not fatal are yielded; a fatal one raises DialogueError, the loss of the connection
-        ConnectionLost, both after the last event. Only one task may read at a time.
-        """
-        while (event := await self._queue.get()) is not None:
-            yield event
-
-    async def ping(self, timeout_s: float = 10.0) -> float:
-        """Round trip through the server in milliseconds. Raises ConnectionLost if no answer comes in time."""
-        name = f"p{next(self._numbers)}"
-        pong = self._pongs[name] = asyncio.get_running_loop().create_future()
-        began_s = time.perf_counter()
+    @asynccontextmanager
+    async def start(self, start: SessionStart, *, decode: bool = False) -> AsyncIterator[Dialogue]:
+        """As `dialogue`, from a ready-made `session.start`."""
+        decoder = OpusDecoder(start.audio.sample_rate) if decode and start.audio.format == "opus" else None
+        await self.connected()
+        if start.context in self._sessions:
+            raise ClientError(f"a dialogue named `{start.context}` is open on this connection")
+        session = Session(self, start, decoder, self._settings, self._resume)
+        self.say(start)
+        self._sessions[start.context] = session
         try:
-            await self._send(Ping(id=name))
-            await asyncio.wait_for(pong, timeout_s)
-        except asyncio.TimeoutError as error:
-            raise ConnectionLost(f"no answer to a ping within {timeout_s:g} s") from error
+            await session.wait_ready(self._open_timeout_s)
+            yield Dialogue(session)
         finally:
-            del self._pongs[name]
-        return (time.perf_counter() - began_s) * 1000
+            await session.close()
+
+    async def connected(self) -> None:
+        """Return when there is a socket, opening one if need be. Raises HandshakeError."""
+        async with self._opening:
+            while self._socket is None:
+                if self._closed:
+                    raise ClientError(_CLOSED_HERE)
+                if self._task is not None and not self._task.done():
+                    await self._changed.wait()
+                    continue
+                socket = await open_socket(self._endpoint, self._open_timeout_s, self._settings.heartbeat_s)
+                self._protocol = ClientConnection()
+                self._loose.clear()
+                self._task = asyncio.create_task(self._run(socket))
+                self._socket = socket
 
     async def close(self) -> None:
-        """End the session and the connection. What is still being spoken is cancelled; safe to call twice."""
-        self._queue.lift_limit()
-        if self._opened and not self._closing and not self._ended.is_set():
-            self._closing = True
-            with suppress(ClientError, asyncio.TimeoutError):
-                await self._send(SessionClose())
-                await asyncio.wait_for(self._ended.wait(), CLOSE_TIMEOUT_S)
-        await self._socket.close()
-        if self._reader is not None:
-            await self._reader
-
-    async def _open(self, first: str, timeout_s: float) -> None:
-        """Send the encoded session.start and wait for the answer."""
-        self._reader = asyncio.create_task(self._read())
-        await self._send_text(first)
+        """Close every dialogue, and the socket. Twice does no harm."""
+        self._closed = True
         try:
-            await asyncio.wait_for(self._ready, timeout_s)
-        except asyncio.TimeoutError as error:
-            raise HandshakeError(f"the server opened no session within {timeout_s:g} s") from error
+            await asyncio.gather(*(session.close() for session in list(self._sessions.values())))
+            if self._socket is not None:
+                await self._socket.close()
+        finally:
+            if self._socket is not None:
+                self._socket.transport.abort()
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+                if not self._task.cancelled():
+                    self._task.result()
 
-    async def _send(self, message: ClientMessage) -> None:
-        if self._failure is not None:
-            raise self._failure
-        await self._send_text(self._protocol.send(message))
+    @property
+    def shared(self) -> bool:
+        """Whether more than one dialogue is open."""
+        return len(self._sessions) > 1
 
-    async def _send_text(self, text: str) -> None:
-        try:
-            await self._socket.send(text)
-        except ConnectionClosed as error:
-            raise self._failure or _connection_lost(error) from error
+    def say(self, message: ClientMessage) -> None:
+        """Send what is not sent again; comes to nothing without a socket."""
+        if self._socket is not None:
+            self._loose.append(self._protocol.send(message))
+            self._wake.set()
 
-    async def _read(self) -> None:
-        """The reader task: until the connection ends, one way or another."""
-        failure: ClientError = ConnectionLost("the client's reader failed")
-        protocol = self._protocol
+    def wake(self) -> None:
+        """Something waits in an outbox."""
+        self._wake.set()
+
+    def forget(self, session: Session) -> None:
+        """The session has ended; with the last one, reconnecting ends."""
+        if self._sessions.get(session.name) is session:
+            del self._sessions[session.name]
+        task = self._task
+        if not self._sessions and self._socket is None and task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    async def _run(self, socket: Socket) -> None:
+        """Serve one socket after another, until there is none to be had or a fatal error."""
+        failure: ClientError = ConnectionLost(_CLOSED_HERE)
         try:
             while True:
-                data = await self._socket.recv()
-                events = protocol.receive_text(data) if isinstance(data, str) else protocol.receive_binary(data)
-                for event in events:
-                    await self._take(event)
-        except ConnectionClosed as error:
-            failure = _connection_lost(error)
+                lost = await self._serve(socket)
+                socket = await self._come_back(lost)
         except ClientError as error:
             failure = error
         finally:
-            self._finish(failure)
-        await self._socket.close(1002 if isinstance(failure, ProtocolError) else 1000)
+            self._fail(failure)
+            self._changed.set()
+
+    async def _serve(self, socket: Socket) -> ConnectionLost:
+        """Read and write until the socket is lost, and say why it was. Raises ClientError for what ends all."""
+        self._socket = socket
+        self._changed.set()
+        writer = asyncio.create_task(self._write(socket))
+        try:
+            while True:
+                data = await socket.recv()
+                receive = self._protocol.receive_text if isinstance(data, str) else self._protocol.receive_binary
+                for event in receive(data):  # type: ignore[arg-type]
+                    await self._take(event)
+        except ConnectionClosed as error:
+            return _connection_lost(error)
+        except ClientError as error:
+            # Who waits for an answer need not wait for the closing handshake as well.
+            self._fail(error)
+            await socket.close(_PROTOCOL_ERROR if isinstance(error, ProtocolError) else _NORMAL)
+            raise
+        finally:
+            self._socket = None
+            self._changed.clear()
+            writer.cancel()
+            socket.transport.abort()
+            await asyncio.wait([writer])
+            await socket.wait_closed()
+
+    async def _come_back(self, lost: ConnectionLost) -> Socket:
+        """A new socket, with each session about to be resumed on it. Raises ConnectionLost."""
+        old, self._protocol = self._protocol, ClientConnection()
+        self._loose.clear()
+        for session in list(self._sessions.values()):
+            session.lose(old, lost)
+        socket = await self._reconnector.connect(lost, lambda: list(self._sessions.values()))
+        for session in self._sessions.values():
+            self._loose.append(session.resume(self._protocol))
+        self._wake.set()
+        return socket
+
+    async def _write(self, socket: Socket) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._loose:
+                    await socket.send(self._loose.popleft())
+                for session in list(self._sessions.values()):
+                    await session.outbox.write(socket.send)
 
     async def _take(self, event: ClientEvent) -> None:
         """Route one event; raises ClientError to end the connection."""
         if isinstance(event, RemoteProtocolError):
             raise ProtocolError(f"the server broke the protocol: {event}")
-        if isinstance(event, AudioFrame):
-            await self._take_audio(event)
-        elif isinstance(event, SessionReady):
-            self._opened = True
-            if not self._ready.done():
-                self._ready.set_result(event)
-        elif isinstance(event, Pong):
-            pong = self._pongs.get(event.id)
-            if pong is not None and not pong.done():
-                pong.set_result(None)
-        elif isinstance(event, Error) and (event.fatal or not self._opened):
+        if isinstance(event, Error) and event.fatal:
             raise DialogueError.of(event)
-        else:
-            if isinstance(event, TurnStarted):
-                self._turn_of_index[event.index] = event.turn
-            elif isinstance(event, TurnCompleted):
-                self._turn_of_index.pop(event.index, None)
-            await self._queue.put(event, _EVENT_BYTES)
-            if isinstance(event, SessionClosed):
-                self._finish(ConnectionLost(f"the session is closed ({event.reason})"), expected=True)
+        name = self._protocol.context_of(event) if isinstance(event, AudioFrame) else event.context
+        # None is left of a dialogue that was given up here while the server still speaks to it.
+        session = self._sessions.get(name or "")
+        if session is not None:
+            await session.take(event, self._protocol)
+            self._reconnector.heard(progress=not isinstance(event, SessionReady))
 
-    async def _take_audio(self, frame: AudioFrame) -> None:
-        context = self._protocol.context_of(frame) or ""
-        turn = self._turn_of_index[frame.turn_index]
-        event = audio_event(frame, context, turn, self.ready.audio.sample_rate, self._decoder)
-        held = _EVENT_BYTES + len(frame.payload) + (0 if event.decoded is None else event.decoded.nbytes)
-        await self._queue.put(event, held)
-
-    def _finish(self, failure: ClientError, *, expected: bool = False) -> None:
-        """Nothing more will come: who waits or asks for more gets `failure`, event readers if unexpected."""
-        self._failure = self._failure or failure
-        self._queue.end(None if expected else failure)
-        self._ended.set()
-        futures: list[asyncio.Future[SessionReady] | asyncio.Future[None]]
-        futures = [self._ready, *self._pongs.values()]
-        for waiting in futures:
-            if not waiting.done():
-                waiting.set_exception(failure)
-                waiting.exception()  # marks it as seen: whoever waited may be gone
+    def _fail(self, failure: ClientError) -> None:
+        for session in list(self._sessions.values()):
+            session.fail(failure)
 
 
 def _connection_lost(error: ConnectionClosed) -> ConnectionLost:
-    if error.rcvd is None:
-        return ConnectionLost("the server vanished: the connection broke without a closing handshake")
-    said = f"{error.rcvd.code} {error.rcvd.reason}".strip()
-    return ConnectionLost(f"the server closed the connection ({said})")
+    """Why it ended. Raises ProtocolError if it was for what the server sent: it would send it again."""
+    if error.sent is not None and error.sent.code in _UNREADABLE and not error.rcvd_then_sent:
+        raise ProtocolError(f"the server broke the WebSocket protocol: {error.sent.code} {error.sent.reason}".rstrip())
+    if error.rcvd is not None:
+        said = f"{error.rcvd.code} {error.rcvd.reason}".strip()
+        return ConnectionLost(f"the server closed the connection ({said})")
+    if error.sent is not None and error.sent.code == _INTERNAL_ERROR:
+        return ConnectionLost("the server vanished: it no longer answers pings")
+    return ConnectionLost("the server vanished: the connection broke without a closing handshake")

@@ -10,11 +10,22 @@ class ClientError(Exception):
 
 
 class HandshakeError(ClientError):
-    """No dialogue could be opened: wrong address, nothing listening, or the server refused the connection."""
+    """No dialogue could be opened: wrong address, nothing listening, or the server refused the connection.
+
+    `final` tells that trying again as it is makes no sense.
+    """
+
+    def __init__(self, message: str, *, final: bool = True) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 class ConnectionLost(ClientError):
-    """The connection or the session ended before what was asked for was complete."""
+    """The connection or the session ended before what was asked for was complete, and could not be resumed."""
+
+
+class EventsNotRead(ClientError):
+    """A dialogue's events were left unread until they stood in the way of others; it was closed for that."""
 
 
 class ProtocolError(ClientError):

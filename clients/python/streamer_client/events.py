@@ -17,6 +17,7 @@ from streamer_protocol import (
     SessionIdle,
     TurnCompleted,
     TurnStarted,
+    TurnTruncated,
     TurnWords,
     packet_samples_48k,
 )
@@ -53,8 +54,35 @@ class Audio:
         return mulaw_to_float(self.payload)
 
 
+@dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """The connection was lost for this `reason`; attempt 1, 2, ... to get another begins after `delay_ms`."""
+
+    attempt: int
+    delay_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The dialogue goes on where it was, `lost_ms` after the loss was noticed. Nothing is missing, nothing repeated."""
+
+    lost_ms: int
+
+
 Event: TypeAlias = (
-    Audio | ScriptAccepted | Queued | TurnStarted | TurnCompleted | TurnWords | SessionIdle | SessionClosed | Error
+    Audio
+    | ScriptAccepted
+    | Queued
+    | TurnStarted
+    | TurnCompleted
+    | TurnTruncated
+    | TurnWords
+    | SessionIdle
+    | SessionClosed
+    | Error
+    | Reconnecting
+    | Resumed
 )
 
 
