@@ -21,6 +21,7 @@ from streamer.server.listening import Listener
 from streamer.server.logs import SessionLog
 from streamer.server.metrics import Metrics
 from streamer.server.origins import OriginPolicy, install_origins
+from streamer.server.pages import page_routes
 from streamer.server.readiness import readiness
 from streamer.server.refusals import refusal
 from streamer.server.sessions import Sessions
@@ -64,6 +65,7 @@ class DialogueServer:
                 web.get("/v1/asyncapi.json", self._asyncapi),
                 *token_routes(tokens),
                 *self._http.routes(),
+                *page_routes(),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -120,6 +120,8 @@ class DialogueContext:
         )
         replay_bytes = config.replay_bytes if self._limits.resume_grace_ms else 0
         self.outbox = Outbox(protocol, self.handle, replay_bytes)
+        # The socket that serves the session; it may be broken already, and not know.
+        self.holder: Link | None = None
         self.journal = Journal(state.metrics, self.id, self.name, identity.name, keep_text=config.log_text)
         dialogue = Dialogue(speech.model.config, speech.tokenizer, settings)
         try:
@@ -160,15 +162,13 @@ class DialogueContext:
         """Speak to this socket from now on; with ``position``, what stands from there on comes again."""
         self._active_s = time.monotonic()
         self.outbox.attach(link, position)
-        if position is None:
-            self.journal.opened()
-        else:
+        if position is not None:
             self.journal.resumed()
             self._state.sessions.spawn(_unheard(self.outbox.flush()))
 
-    async def send(self, message: ServerMessage | AudioFrame, *, refusal: bool = False) -> None:
-        """Tell the client, now or when it is back. Raises ListenerGone when it won't be."""
-        await self.outbox.send(message, refusal=refusal)
+    async def send(self, message: ServerMessage | AudioFrame, *, refusal: bool = False, patient: bool = True) -> None:
+        """Tell the client, now or when it is back; see :meth:`Outbox.send`."""
+        await self.outbox.send(message, refusal=refusal, patient=patient)
 
     async def create_turn(self, message: TurnCreate) -> None:
         """One whole turn."""
@@ -202,7 +202,7 @@ class DialogueContext:
             ScriptTurn(turn=name, speaker=f"S{job[0].speaker}", text=" ".join(t.text for t in job))  # type: ignore[arg-type]
             for name, job in named
         )
-        await self.send(ScriptAccepted(context=self.name, script=message.script, turns=accepted))
+        await self.send(ScriptAccepted(context=self.name, script=message.script, turns=accepted), patient=False)
         for name, job in named:
             self.journal.turn_asked(name, job[0].speaker, " ".join(turn.text for turn in job))
         if self._mode == "script" and self._words:
@@ -256,7 +256,7 @@ class DialogueContext:
             text = TurnTruncated(
                 context=self.name, turn=cut.turn, index=cut.index, heard_ms=cut.heard_ms, text=cut.text
             )
-            await self.send(text)
+            await self.send(text, patient=False)
 
     def played(self, message: Playback) -> None:
         """The listener's report, for pacing."""
@@ -274,6 +274,7 @@ class DialogueContext:
 
     def lose(self) -> None:
         """The socket is gone: wait for another."""
+        self.holder = None
         self.outbox.detach()
         self._state.sessions.park(self)
 

@@ -13,6 +13,9 @@ from streamer_protocol import HEADER_BYTES, AudioFrame, Context, Error, ServerMe
 
 # After so much, the client is asked whether it has it all.
 _ASK_BYTES = 32 * 2**10
+# Who lets this many times ``replay_bytes`` pile up, and still asks for more, gives no receipts.
+_MOST_HELD = 2
+_NO_RECEIPTS_CLOSE_CODE = 1008
 _FRAME_NUMBER = struct.Struct("<I")
 _FRAME_NUMBER_OFFSET = HEADER_BYTES - _FRAME_NUMBER.size
 
@@ -79,12 +82,14 @@ class Outbox:
         """What is kept for the client, should it have to come again."""
         return self._held_bytes
 
-    async def send(self, message: ServerMessage | AudioFrame, *, refusal: bool = False) -> None:
+    async def send(self, message: ServerMessage | AudioFrame, *, refusal: bool = False, patient: bool = True) -> None:
         """Take the next message, and return when it is written; waits while there is no socket or no room.
 
-        Raises ListenerGone when it will never be, LocalProtocolError for what does not fit the session's state.
+        Not ``patient``: without a socket it is left to the next one, and room is not waited for. That is for who
+        reads the socket: receipts come by reading, and so does the news that the socket is gone.
+        Raises ListenerGone when it will never be written, LocalProtocolError for what does not fit the session's state.
         """
-        while not self._room.is_set():
+        while patient and not self._room.is_set():
             await self._room.wait()
         if self._ended and self.link is None:
             raise ListenerGone
@@ -93,13 +98,17 @@ class Outbox:
         self._held_bytes += len(data)
         if self._replay_bytes and self._held_bytes > self._replay_bytes and not self._ended:
             self._room.clear()
-        await self._flush(self._first + len(self._log))
-        if isinstance(message, Error) and message.fatal and self.link is not None:
+        await self._flush(self._first + len(self._log), patient=patient)
+        if self.link is None:
+            return
+        if isinstance(message, Error) and message.fatal:
             await self.link.abort(close_code(message))
+        elif not patient and self._held_bytes - len(data) > _MOST_HELD * self._replay_bytes > 0:
+            await self.link.abort(_NO_RECEIPTS_CLOSE_CODE)
 
     async def flush(self) -> None:
         """Write what is not written yet."""
-        await self._flush(self._first + len(self._log))
+        await self._flush(self._first + len(self._log), patient=True)
 
     def attach(self, link: Link, position: int | None = None) -> None:
         """Write to this socket from now on, beginning with what stands at ``position`` (None: with what comes next)."""
@@ -145,24 +154,31 @@ class Outbox:
                 mark = mark.after(data)
         raise NotHeld(f"nothing is held that follows audio frame {last_frame} and {messages_after} messages")
 
-    async def _flush(self, position: int) -> None:
-        async with self._writing:
-            while self._next < position:
+    async def _flush(self, position: int, *, patient: bool) -> None:
+        while self._next < position:
+            if self.link is None:
+                if self._ended:
+                    raise ListenerGone
+                if not patient:
+                    return
+                # Not under the lock: others may have no patience.
+                await self._attached.wait()
+                continue
+            async with self._writing:
                 link = self.link
-                if link is None:
-                    if self._ended:
-                        raise ListenerGone
-                    await self._attached.wait()
-                    continue
-                data = self._log[self._next - self._first]
-                # Counted before the wait: who is broken off while waiting has written all the same.
-                self._next += 1
-                try:
-                    await link.write(data)
-                    await self._written(link, len(data))
-                except ListenerGone:
-                    if self.link is link:
-                        self.detach()
+                if link is not None and self._next < position:
+                    await self._write_next(link)
+
+    async def _write_next(self, link: Link) -> None:
+        data = self._log[self._next - self._first]
+        # Counted before the wait: who is broken off while waiting has written all the same.
+        self._next += 1
+        try:
+            await link.write(data)
+            await self._written(link, len(data))
+        except ListenerGone:
+            if self.link is link:
+                self.detach()
 
     async def _written(self, link: Link, n_bytes: int) -> None:
         if not self._replay_bytes:

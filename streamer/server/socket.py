@@ -129,6 +129,9 @@ class DialogueSocket:
         """Let go of the sessions: who may come back for them finds them waiting."""
         meant = self._finished or self._ws.close_code in _MEANT or self._connection.closing is not None
         for name, session in list(self._sessions.items()):
+            if self._sessions.get(name) is not session:
+                # Taken by another socket meanwhile.
+                continue
             context = self._connection.context(name)
             if session.resumable and not meant and context is not None and context.open:
                 self._connection.release(name)
@@ -222,21 +225,28 @@ class DialogueSocket:
             sessions.dismiss(self._identity)
             raise
         sessions.add(session)
-        self._sessions[event.context] = session
-        self._cancel_watch()
+        session.journal.opened()
+        self._hold(session)
         await self.write(self._connection.send(session.ready()))
-        session.attach(self)
+        if session.holder is self:
+            session.attach(self)
 
     async def _resume(self, event: SessionStart) -> None:
         session, position = self._state.sessions.claim(event, self._identity)
-        if session.outbox.link is not None:
-            session.outbox.link.left(session.name, taken=True)
+        if session.holder is not None:
+            session.holder.left(session.name, taken=True)
             session.outbox.detach()
         text = self._connection.adopt(session.outbox.context, session.ready(resumed=True))
-        self._sessions[event.context] = session
-        self._cancel_watch()
+        self._hold(session)
         await self.write(text)
-        session.attach(self, position)
+        if session.holder is self:
+            session.attach(self, position)
+
+    def _hold(self, session: DialogueContext) -> None:
+        """Serve the session from now on, unless another socket takes it over."""
+        session.holder = self
+        self._sessions[session.name] = session
+        self._cancel_watch()
 
     def _check_identity(self, event: SessionStart) -> None:
         expires_at_s = self._identity.expires_at_s
@@ -272,7 +282,7 @@ class DialogueSocket:
             else:
                 session.journal.refused(message.code, message.message, message.turn)
         if session is not None and not isinstance(message, Pong):
-            await session.send(message, refusal=self._connection.is_refusal(message))
+            await session.send(message, refusal=self._connection.is_refusal(message), patient=False)
             return
         try:
             text = self._connection.send(message)
