@@ -71,6 +71,7 @@ class Outbox:
         self._next = 0
         self._held_bytes = 0
         self._unasked_bytes = 0
+        self._ask_bytes = min(_ASK_BYTES, replay_bytes)
         self._ended = False
         self._writing = asyncio.Lock()
         self._attached = asyncio.Event()
@@ -98,7 +99,12 @@ class Outbox:
         self._held_bytes += len(data)
         if self._replay_bytes and self._held_bytes > self._replay_bytes and not self._ended:
             self._room.clear()
-        await self._flush(self._first + len(self._log), patient=patient)
+        position = self._first + len(self._log)
+        if self.link is not None and self._next == position - 1 and not self._writing.locked():
+            # Nobody is before it: the usual case, which is to cost little.
+            await self._write_next(self.link)
+        else:
+            await self._flush(position, patient=patient)
         if self.link is None:
             return
         if isinstance(message, Error) and message.fatal:
@@ -175,16 +181,13 @@ class Outbox:
         self._next += 1
         try:
             await link.write(data)
-            await self._written(link, len(data))
+            if not self._replay_bytes:
+                self.acknowledge(self._next)
+                return
+            self._unasked_bytes += len(data)
+            if self._unasked_bytes >= self._ask_bytes:
+                self._unasked_bytes = 0
+                await link.ask_receipt(self._handle, self._next)
         except ListenerGone:
             if self.link is link:
                 self.detach()
-
-    async def _written(self, link: Link, n_bytes: int) -> None:
-        if not self._replay_bytes:
-            self.acknowledge(self._next)
-            return
-        self._unasked_bytes += n_bytes
-        if self._unasked_bytes >= min(_ASK_BYTES, self._replay_bytes):
-            self._unasked_bytes = 0
-            await link.ask_receipt(self._handle, self._next)
