@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -56,6 +57,7 @@ class DialogueServer:
         self._http = HttpService(self.state, self._http_settings())
         app = web.Application(middlewares=[self._observe, auth_middleware(Guard(keys, tokens))])
         install_origins(app, OriginPolicy(c.origins, c.host_names, loopback=is_loopback(c.host)), position=1)
+        app.on_response_prepare.append(_name_request)
         app.add_routes(
             [
                 web.get("/v1/dialogue", self._dialogue),
@@ -256,6 +258,11 @@ def _bound_buffers(request: web.Request, n_bytes: int) -> None:
         transport.set_write_buffer_limits(high=n_bytes)
         # Left to itself, the kernel's buffer grows to megabytes: many minutes of Opus.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, n_bytes)
+
+
+async def _name_request(_: web.Request, response: web.StreamResponse) -> None:
+    """Give each answer a name, which OpenAI's clients look for and tell with their errors."""
+    response.headers["X-Request-Id"] = secrets.token_hex(8)
 
 
 def _problem(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
