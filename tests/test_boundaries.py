@@ -13,6 +13,7 @@ SERVER = ["aiohttp", "soundfile", "soxr"]
 CASES = [
     ("streamer_protocol", [*COMPUTE, *SERVER, "numpy", "asyncio", "websockets"]),
     ("streamer_client", [*COMPUTE, *SERVER]),
+    ("streamer_client.twilio", [*COMPUTE, *SERVER]),
     ("streamer.cli", [*COMPUTE, *SERVER]),
     ("streamer", [*COMPUTE, *WEB]),
     ("streamer_kernels", [*WEB, "triton"]),
