@@ -1,0 +1,2 @@
+export { Player } from './player.js';
+export { PlayerError } from './errors.js';

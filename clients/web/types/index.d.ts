@@ -1,0 +1,12 @@
+export { PlaybackClock } from "./clock.js";
+export { DialogueError } from "./errors.js";
+export type ConnectOptions = import("./types.js").ConnectOptions;
+export type ConnectionSettings = import("./types.js").ConnectionSettings;
+export type EventMap = import("./types.js").EventMap;
+export type AudioEvent = import("./types.js").AudioEvent;
+export type SessionReady = import("./types.js").SessionReady;
+export type AcceptedTurn = import("./types.js").AcceptedTurn;
+export type Sampling = import("./types.js").Sampling;
+export type Speaker = import("./types.js").Speaker;
+export { packetSamples48k, frameSamples } from "./opus.js";
+export { connect, Session } from "./session.js";

@@ -1,0 +1,1 @@
+export{t as Player,n as PlayerError}from"./part-player-D5E9Zg8M.js";
