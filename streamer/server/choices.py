@@ -8,10 +8,21 @@ from dataclasses import replace
 import msgspec
 
 from streamer.models import SamplingParams
+from streamer.server.journal import Journal
 from streamer.server.rejection import Rejection
 from streamer.speech import Speech
 from streamer.voices import UnknownVoice, Voice
-from streamer_protocol import ClientMessage, ErrorCode, Sampling, SessionStart, make_error, message_type
+from streamer_protocol import (
+    ClientMessage,
+    ErrorCode,
+    Sampling,
+    ScriptAppend,
+    SessionStart,
+    TurnAppend,
+    TurnCreate,
+    make_error,
+    message_type,
+)
 
 
 def refuse_unserved(speech: Speech, start: SessionStart) -> None:
@@ -45,6 +56,19 @@ def sampling_params(
         # An invalid message is one that changed nothing; the turn was accepted, and is to be forgotten.
         code = ErrorCode.INVALID_MESSAGE if turn is None else ErrorCode.NOT_SUPPORTED
         raise Rejection(make_error(code, text, context=of.context, turn=turn)) from error
+
+
+def refuse_unreported(journal: Journal, message: TurnCreate | TurnAppend | ScriptAppend) -> None:
+    """Raise Rejection for the id of a turn whose turn.completed is still to come.
+
+    To the client it is free once the turn was refused; two turns of one id at a time are one report too many. To be
+    asked before anything is waited for: a report that comes meanwhile would be taken for the new turn's.
+    """
+    named = str(message.script) if isinstance(message, ScriptAppend) else message.turn
+    for turn in journal.expected():
+        if turn == named or (isinstance(message, ScriptAppend) and turn.rpartition(".")[0] == named):
+            text = f"{message_type(message)}: `turn` `{turn}` is taken until its turn.completed"
+            raise Rejection(make_error(ErrorCode.DUPLICATE_TURN, text, context=message.context, turn=named))
 
 
 class Cast:

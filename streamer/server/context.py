@@ -15,7 +15,7 @@ from streamer.audio import Packetizer
 from streamer.dialogue import Dialogue, DialogueSettings, TurnOptions
 from streamer.engine import Refused
 from streamer.performance import ListenerGone, Packet, Performance, TurnReport
-from streamer.server.choices import Cast, chosen_voices, refuse_unserved, sampling_params
+from streamer.server.choices import Cast, chosen_voices, refuse_unreported, refuse_unserved, sampling_params
 from streamer.server.config import ServerConfig
 from streamer.server.journal import Journal
 from streamer.server.keys import Identity
@@ -172,6 +172,7 @@ class DialogueContext:
 
     async def create_turn(self, message: TurnCreate) -> None:
         """One whole turn."""
+        refuse_unreported(self.journal, message)
         options = self._options(message)
         speaker = int(message.speaker[1:])
         # Under a tag of its own a text without tags is one turn, whoever it belongs to.
@@ -187,6 +188,7 @@ class DialogueContext:
     async def append_script(self, message: ScriptAppend) -> None:
         """A script: one job a turn, or in script mode one job for all."""
         assert message.script is not None
+        refuse_unreported(self.journal, message)
         options = self._options(message)
         turns = await self._split(message.text, "script.append", message.script)
         if self.ending:
@@ -196,8 +198,8 @@ class DialogueContext:
         if len(jobs) > self._limits.max_queued_turns:
             text = f"script.append: `text` has {len(jobs)} turns, max_queued_turns is {self._limits.max_queued_turns}"
             raise Rejection(make_error(ErrorCode.QUEUE_FULL, text, context=self.name, turn=message.script))
-        self._cast.admit((turn.speaker for turn in turns), message, message.script)
         named = [(f"{message.script}.{n}", job) for n, job in enumerate(jobs, start=1)]
+        self._cast.admit((turn.speaker for turn in turns), message, message.script)
         accepted = tuple(
             ScriptTurn(turn=name, speaker=f"S{job[0].speaker}", text=" ".join(t.text for t in job))  # type: ignore[arg-type]
             for name, job in named
@@ -226,6 +228,7 @@ class DialogueContext:
             assert message.speaker is not None
             speaker = int(message.speaker[1:])
             options = self._options(message)
+            refuse_unreported(self.journal, message)
             self._cast.admit([speaker], message, message.turn)
             self.performance.open(message.turn, speaker, options)
             self._opened.add(message.turn)

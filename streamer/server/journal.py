@@ -42,6 +42,10 @@ class Journal:
         self._silent.add(turn)
         self._trace.turn_opened(turn, speaker=f"S{speaker}")
 
+    def expected(self) -> list[str]:
+        """The turns that were asked for and are not over."""
+        return list(self._lines)
+
     def turn_text(self, turn: str, text: str) -> None:
         """More of a turn's text has come."""
         if self._keep_text and turn in self._lines:

@@ -45,6 +45,7 @@ class LiveTurn:
         # A text, or None at the commit.
         self._arrived: asyncio.Queue[str | None] = asyncio.Queue()
         self._tail = ""
+        self._cancelled = False
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda _: on_end(turn))
 
@@ -62,6 +63,7 @@ class LiveTurn:
 
     def cancel(self) -> None:
         """Forget what was not handed over."""
+        self._cancelled = True
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -78,6 +80,9 @@ class LiveTurn:
             except asyncio.TimeoutError:
                 await self._speak(self._reader.flush)
                 continue
+            if self._cancelled:
+                # asyncio's wait_for loses a cancellation that comes together with the text.
+                return
             if text is None:
                 break
             # What came meanwhile is one piece of work.

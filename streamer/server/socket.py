@@ -62,6 +62,8 @@ class DialogueSocket:
         self._bytes = TokenBucket(limits.max_bytes_per_s, _BURST_S * limits.max_bytes_per_s)
         self._sessions: dict[str, DialogueContext] = {}
         self._unused_timer: asyncio.TimerHandle | None = None
+        self._unused_limit_ms = limits.handshake_timeout_ms
+        self._unused_until_s = 0.0
         self._finished = False
 
     async def serve(self) -> None:
@@ -185,7 +187,13 @@ class DialogueSocket:
         elif isinstance(event, SessionStart):
             self._refuse_while_draining(event, None)
             self._check_identity(event)
-            await (self._start(event) if event.resume is None else self._resume(event))
+            # Who is being answered is not late; who is refused has no more time than before.
+            self._cancel_watch()
+            try:
+                await (self._start(event) if event.resume is None else self._resume(event))
+            finally:
+                if not self._sessions:
+                    self._go_on_watching()
         else:
             await self._serve(self._session(event.context), event)
 
@@ -297,9 +305,14 @@ class DialogueSocket:
     def _watch(self, limit_ms: int) -> None:
         """Close a socket on which no session is opened for so long."""
         self._cancel_watch()
+        self._unused_limit_ms = limit_ms
+        self._unused_until_s = asyncio.get_running_loop().time() + limit_ms / 1000
+        self._go_on_watching()
+
+    def _go_on_watching(self) -> None:
         loop = asyncio.get_running_loop()
-        self._unused_timer = loop.call_later(
-            limit_ms / 1000, lambda: self._state.sessions.spawn(self._close_unused(limit_ms))
+        self._unused_timer = loop.call_at(
+            self._unused_until_s, lambda: self._state.sessions.spawn(self._close_unused())
         )
 
     def _cancel_watch(self) -> None:
@@ -307,7 +320,10 @@ class DialogueSocket:
             self._unused_timer.cancel()
             self._unused_timer = None
 
-    async def _close_unused(self, limit_ms: int) -> None:
+    async def _close_unused(self) -> None:
+        if self._unused_timer is None:
+            # A session.start came with the last of the time.
+            return
         with contextlib.suppress(ListenerGone):
-            text = f"no session was opened within {limit_ms} ms"
+            text = f"no session was opened within {self._unused_limit_ms} ms"
             await self._send(make_error(ErrorCode.HANDSHAKE_TIMEOUT, text))
