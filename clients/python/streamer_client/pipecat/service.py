@@ -177,6 +177,7 @@ class DialogueTTSService(DialogueConnection):
 
     async def _handle_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         # All audio may have gone to the transport: then no audio context is left to be interrupted.
+        await self._cancel_turns([turn for turn in self._turns ])
         await super()._handle_interruption(frame, direction)
 
     async def _open_turn(self, context_id: str) -> AgentTurn | None:

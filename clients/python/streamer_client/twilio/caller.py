@@ -38,5 +38,6 @@ def _resampler() -> Any:
     try:
         import soxr
     except ImportError as error:
-        raise ClientError("`on_audio` at 16 kHz needs soxr: pip install 'dialogue-streamer[twilio]'; or ask for on_audio_rate=8000") from error
+        advice = "pip install 'dialogue-streamer[twilio]', or ask for on_audio_rate=8000"
+        raise ClientError(f"`on_audio` at 16 kHz needs soxr: {advice}") from error
     return soxr.ResampleStream(PHONE_RATE, RECOGNISER_RATE, 1, dtype="float32")
