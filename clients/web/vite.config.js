@@ -8,7 +8,8 @@ const ROOT = fileURLToPath(new URL('.', import.meta.url));
 
 /** Paths, relative to this folder and in order, of everything that the build is made from. */
 export function sources() {
-  const below = readdirSync(join(ROOT, 'src'), { recursive: true, withFileTypes: true })
+  const below = ['public', 'src']
+    .flatMap((folder) => readdirSync(join(ROOT, folder), { recursive: true, withFileTypes: true }))
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(ROOT.length).replaceAll('\\', '/'));
   return ['index.html', 'package.json', 'package-lock.json', 'vite.config.js', ...below].sort();

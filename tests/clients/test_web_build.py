@@ -18,7 +18,8 @@ TSC = WEB / "node_modules" / ".bin" / "tsc"
 
 def sources() -> list[str]:
     """What the build is made from, as vite.config.js counts it."""
-    below = [path.relative_to(WEB).as_posix() for path in (WEB / "src").rglob("*") if path.is_file()]
+    files = [*(WEB / "public").rglob("*"), *(WEB / "src").rglob("*")]
+    below = [path.relative_to(WEB).as_posix() for path in files if path.is_file()]
     return sorted(["index.html", "package.json", "package-lock.json", "vite.config.js", *below])
 
 
@@ -34,6 +35,7 @@ def test_what_the_index_names_is_there() -> None:
     index = (BUILT / "index.html").read_text()
     assert all(f"assets/{path.name}" in index for path in BUILT.glob("assets/index-*"))
     assert {path.suffix for path in (BUILT / "assets").iterdir()} >= {".js", ".css"}
+    assert "libopus" in (BUILT / "licenses.txt").read_text()
 
 
 def test_the_lock_file_names_no_registry() -> None:

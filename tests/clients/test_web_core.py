@@ -11,7 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,13 @@ NODE = node_version()
 pytestmark = pytest.mark.skipif(NODE < 20, reason="needs Node 20 or later")
 
 
-def run_node(*arguments: str, folder: Path = WEB, **environment: str) -> str:
+def run_node(*arguments: str, folder: Path = WEB, environment: Mapping[str, str] | None = None) -> str:
     """Run Node with a WebSocket of its own, which version 20 hides behind a flag; its output."""
     flags = "--experimental-websocket --no-warnings" if NODE < 22 else "--no-warnings"
     done = subprocess.run(
         ["node", *arguments],
         cwd=folder,
-        env={**os.environ, "NODE_OPTIONS": flags, **environment},
+        env={**os.environ, "NODE_OPTIONS": flags, **(environment or {})},
         capture_output=True,
         text=True,
         timeout=100,
@@ -154,10 +154,10 @@ async def test_sessions_speak_stop_and_outlive_their_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with servers(tmp_path, told_by_the_server(monkeypatch)) as environment:
+        # One after the other: there is one wire to break.
+        options = ("--test", "--test-concurrency=1", "--test-timeout=20000")
         tests = ("test/session.test.js", "test/resume.test.js")
-        output = await asyncio.to_thread(
-            run_node, "--test", "--test-concurrency=1", "--test-timeout=20000", *tests, **environment
-        )
+        output = await asyncio.to_thread(run_node, *options, *tests, environment=environment)
     assert passed(output) >= 15
 
 
@@ -173,7 +173,7 @@ def test_downloads_are_files_that_others_can_play(tmp_path: Path) -> None:
     packets = [encoder.encode(frame, FRAME_SAMPLES) for frame in frames]
     path = tmp_path / "packets"
     path.write_bytes(b"".join(struct.pack("<H", len(packet)) + packet for packet in packets))
-    passed(run_node("--test", "test/files.test.js", PACKETS=str(path), FOLDER=str(tmp_path)))
+    passed(run_node("--test", "test/files.test.js", environment={"PACKETS": str(path), "FOLDER": str(tmp_path)}))
     heard = decode_with_ffmpeg((tmp_path / "out.opus").read_bytes(), RATE_HZ)
     assert np.abs(heard - tone[: len(heard)])[960:].max() < 0.05
     assert len(tone) - len(heard) in range(FRAME_SAMPLES)

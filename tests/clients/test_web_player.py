@@ -1,4 +1,4 @@
-"""The player of the web client in headless Chromium: what the server sent is what is heard, until it is told to stop."""
+"""The web client's player in headless Chromium: what the server sent is what is heard, until it is told to stop."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ window.until = (fits) => new Promise((resolve, reject) => {{
   const begin = performance.now();
   const look = () => {{
     if (fits()) resolve();
-    else if (performance.now() - begin > {wait_ms}) reject(new Error(`never: ${{fits}}; told ${{JSON.stringify(told)}}`));
+    else if (performance.now() - begin > {wait_ms}) reject(new Error(`never: ${{fits}}, ${{JSON.stringify(told)}}`));
     else setTimeout(look, 5);
   }};
   look();

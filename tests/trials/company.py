@@ -82,6 +82,8 @@ async def assert_all_gone(server: DialogueServer, n_files: int | None = None) ->
     assert engine.failure is None
     assert not server.state.speech.encoders
     assert len(server.state.sessions._per_key) == server.state.sessions.waiting == 0
+    metrics = server.state.metrics
+    assert metrics._opened == metrics._closed
     if n_files is not None:
         await becomes(lambda: open_files() <= n_files)
 

@@ -43,7 +43,7 @@ async def test_what_is_held_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
     async with running(QUICK, **SIZES) as server, started(server) as client:
         # Not idle: it waits for the rest of its text.
         await client.send("turn.append", turn="x", speaker="S1", text="Well")
-        code, report = await soaked(server.url, tmp_path, "--vandals", "0")
+        code, report = await soaked(server.url, tmp_path, "--guests", "0", "--vandals", "0")
         assert code == 1
         assert any("1 sessions are held" in problem for problem in report["problems"])
 

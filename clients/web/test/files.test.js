@@ -51,7 +51,9 @@ test('a recording becomes an Ogg Opus file', { skip }, async () => {
   writeFileSync(`${FOLDER}/empty.opus`, Buffer.from(await empty.toOpus().arrayBuffer()));
 });
 
-test('a recording becomes a WAV file, and one turn of it can be heard again', { skip: skip || (await bare()) }, async () => {
+const bareSkip = skip || (await bare());
+
+test('a recording becomes a WAV file, and one turn can be heard again', { skip: bareSkip }, async () => {
   const { createDecoder } = await import('../src/player/decoding.js');
   /** @returns {Promise<import('../src/player/recording.js').Decode>} */
   const fresh = async () => {

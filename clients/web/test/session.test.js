@@ -23,7 +23,8 @@ test('a script is spoken turn by turn', { skip }, async (t) => {
   const { script, turns } = await session.say(SCRIPT);
   assert.deepEqual(turns.map(({ speaker, text }) => [speaker, text]), [['S1', SENTENCE], ['S2', SENTENCE]]);
   await idle;
-  const parts = turns.flatMap(({ turn }) => ['turn.started', 'audio', 'turn.completed'].map((type) => `${type} ${turn}`));
+  const stages = ['turn.started', 'audio', 'turn.completed'];
+  const parts = turns.flatMap(({ turn }) => stages.map((type) => `${type} ${turn}`));
   assert.deepEqual(story, parts);
   assert.equal(turns[0].turn, `${script}.1`);
   assert.equal(bytes, frames * 1920 * 2);
@@ -90,7 +91,8 @@ test('what the server refuses is told to who asked', { skip }, async (t) => {
   const session = await opened(t, servers.plain);
   await assert.rejects(session.say('[S9] Too many.'), { code: 'too_many_speakers', name: 'DialogueError' });
   await assert.rejects(session.say(''), { code: 'invalid_message' });
-  await assert.rejects(session.say(SCRIPT, { sampling: /** @type {any} */ ({ bogus: 1 }) }), { code: 'invalid_message' });
+  const sampling = /** @type {any} */ ({ bogus: 1 });
+  await assert.rejects(session.say(SCRIPT, { sampling }), { code: 'invalid_message' });
   await assert.rejects(session.say(SCRIPT, { script: 'no spaces' }), { code: 'invalid_message' });
   assert.equal((await session.say('Half a pair \ud83d.')).turns[0].text, 'Half a pair.');
   const refused = next(session, 'error');

@@ -3,10 +3,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Turns } from '../src/client/turns.js';
 
-const started = (/** @type {string} */ turn, /** @type {number} */ index) => ({ type: 'turn.started', turn, index });
-const completed = (/** @type {string} */ turn, /** @type {number} */ index) => ({ type: 'turn.completed', turn, index });
-const error = (/** @type {string} */ code, /** @type {string | null} */ turn) => ({ type: 'error', code, turn, message: code });
-const accepted = (/** @type {string} */ script) => ({
+/** @param {string} turn @param {number} index */
+const started = (turn, index) => ({ type: 'turn.started', turn, index });
+/** @param {string} turn @param {number} index */
+const completed = (turn, index) => ({ type: 'turn.completed', turn, index });
+/** @param {string} code @param {string | null} turn */
+const error = (code, turn) => ({ type: 'error', code, turn, message: code });
+/** @param {string} script */
+const accepted = (script) => ({
   type: 'script.accepted',
   script,
   turns: [1, 2].map((number) => ({ turn: `${script}.${number}`, speaker: 'S1', text: 'Hello.' })),
@@ -20,7 +24,8 @@ test('frames of what was cancelled are marked, also of a script that was not ans
   assert.equal(turns.ofFrame(0).cancelled, false);
   turns.cancel(null);
   void turns.askScript('later');
-  [accepted('asked'), accepted('later'), started('asked.1', 1), started('later.1', 2)].forEach((each) => turns.note(each));
+  const answers = [accepted('asked'), accepted('later'), started('asked.1', 1), started('later.1', 2)];
+  answers.forEach((each) => turns.note(each));
   assert.deepEqual([0, 1, 2].map((index) => turns.ofFrame(index).cancelled), [true, true, false]);
   assert.deepEqual(turns.ofFrame(1), { turn: 'asked.1', cancelled: true });
 });

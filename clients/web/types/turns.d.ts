@@ -5,6 +5,8 @@
  * @property {boolean} written  its text came or comes in pieces
  * @property {boolean} writing  and is not complete
  * @property {boolean} refused  the server takes no more of it
+ *
+ * @typedef {{resolve: (answer: any) => void, reject: (error: DialogueError) => void, cancelled: boolean}} Asked
  */
 /** The turns of a session that were asked for and are not over, and scripts that wait for their answer. */
 export class Turns {
@@ -89,5 +91,10 @@ export type Turn = {
      * the server takes no more of it
      */
     refused: boolean;
+};
+export type Asked = {
+    resolve: (answer: any) => void;
+    reject: (error: DialogueError) => void;
+    cancelled: boolean;
 };
 import { DialogueError } from './errors.js';

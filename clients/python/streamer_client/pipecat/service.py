@@ -142,8 +142,6 @@ class DialogueTTSService(DialogueConnection):
 
     async def stop(self, frame: EndFrame) -> None:
         """Speak what was said so far to its end, then disconnect."""
-        for context_id in self.get_audio_contexts():
-            await self.flush_audio(context_id)
         await super().stop(frame)
 
     async def push_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
@@ -177,7 +175,7 @@ class DialogueTTSService(DialogueConnection):
 
     async def _handle_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         # All audio may have gone to the transport: then no audio context is left to be interrupted.
-        await self._cancel_turns([turn for turn in self._turns ])
+        await self._cancel_turns([turn for turn in self._turns if turn.interruptible])
         await super()._handle_interruption(frame, direction)
 
     async def _open_turn(self, context_id: str) -> AgentTurn | None:

@@ -41,7 +41,10 @@ export class Link {
   #abort = new AbortController();
   /** @type {import('./types.js').SocketLike | null} */
   #socket = null;
-  /** What waits for session.ready on the socket. @type {{resolve: () => void, reject: (error: Error) => void} | null} */
+  /**
+   * What waits for session.ready on the socket.
+   * @type {{resolve: () => void, reject: (error: Error) => void} | null}
+   */
   #opening = null;
   /** The first. @type {import('./types.js').SessionReady | null} */
   #ready = null;

@@ -11,6 +11,8 @@ const CROSSED = ['duplicate_turn', 'unknown_turn'];
  * @property {boolean} written  its text came or comes in pieces
  * @property {boolean} writing  and is not complete
  * @property {boolean} refused  the server takes no more of it
+ *
+ * @typedef {{resolve: (answer: any) => void, reject: (error: DialogueError) => void, cancelled: boolean}} Asked
  */
 
 /** The turns of a session that were asked for and are not over, and scripts that wait for their answer. */
@@ -21,7 +23,7 @@ export class Turns {
   #ofIndex = new Map();
   /** Turns in pieces that are over. @type {Set<string>} */
   #past = new Set();
-  /** @type {Map<string, {resolve: (answer: any) => void, reject: (error: DialogueError) => void, cancelled: boolean}>} */
+  /** @type {Map<string, Asked>} */
   #scripts = new Map();
 
   /**
@@ -100,7 +102,8 @@ export class Turns {
   ofFrame(turnIndex) {
     const entry = this.#ofIndex.get(turnIndex);
     if (entry === undefined) {
-      throw new DialogueError('protocol_error', `the server sent audio of turn index ${turnIndex}, which is not spoken`);
+      const text = `the server sent audio of turn index ${turnIndex}, which is not spoken`;
+      throw new DialogueError('protocol_error', text);
     }
     return { turn: entry.turn, cancelled: entry.cancelled };
   }

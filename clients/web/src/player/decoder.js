@@ -46,7 +46,8 @@ export class DecoderWorker {
 
   /**
    * The session's next frame; `silent`: it is not to be heard.
-   * @param {{payload: Uint8Array, samples: number, epoch: number, turnIndex: number, last: boolean, silent: boolean}} frame
+   * @param {{payload: Uint8Array, samples: number, epoch: number, turnIndex: number, last: boolean,
+   *   silent: boolean}} frame
    */
   frame(frame) {
     this.#worker.postMessage({ type: 'frame', ...frame });

@@ -1,7 +1,8 @@
 /** Why there is no sound, in words. */
 export class PlayerError extends Error {
   /**
-   * @param {'insecure_context' | 'audio_unavailable' | 'decoder_failed' | 'not_supported' | 'unknown_turn' | 'closed'} code
+   * @param {'insecure_context' | 'audio_unavailable' | 'decoder_failed' | 'not_supported' | 'unknown_turn'
+   *   | 'closed'} code
    * @param {string} message
    */
   constructor(code, message) {

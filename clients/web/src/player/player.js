@@ -213,7 +213,9 @@ export class Player {
    */
   push({ turnIndex, last, kind, payload, cancelled = false }) {
     if (this.#closed) return;
-    if (kind !== this.#format) throw new PlayerError('not_supported', `the player was made for ${this.#format}, not ${kind}`);
+    if (kind !== this.#format) {
+      throw new PlayerError('not_supported', `the player was made for ${this.#format}, not ${kind}`);
+    }
     const samples = frameSamples({ kind, payload }, this.#sampleRate);
     const stopped = this.#stops.size > 0 || turnIndex <= this.#silencedTurn;
     const silent = cancelled || stopped;

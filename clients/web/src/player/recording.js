@@ -8,7 +8,8 @@ const BLOCK_PACKETS = 256;
 
 /**
  * @typedef {{payload: Uint8Array, samples: number, turnIndex: number}} Packet
- * @typedef {(packets: Packet[], done: boolean) => Promise<Float32Array<ArrayBuffer>>} Decode  Decodes the next packets of a stream.
+ * @typedef {(packets: Packet[], done: boolean) => Promise<Float32Array<ArrayBuffer>>} Decode  The next packets of a
+ *   stream to samples.
  */
 
 /** Everything that was received, as it came: small enough to keep, and exact. */

@@ -1,0 +1,1 @@
+import{a as e,n as t,r as n,t as r}from"./part-opus-C_4XaSpc.js";import{n as i,t as a}from"./part-client-CGTo4NYB.js";export{n as DialogueError,e as PlaybackClock,a as Session,i as connect,r as frameSamples,t as packetSamples48k};
