@@ -67,16 +67,33 @@ async def test_a_text_that_is_refused_costs_its_turn_only(code: str, pieces: lis
     assert call.audio(call.contexts[1])
 
 
-async def test_a_turn_goes_on_without_the_piece_that_is_too_much() -> None:
+@pytest.mark.parametrize("spoken_already", [True, False])
+async def test_a_turn_goes_on_without_the_piece_that_is_too_much(spoken_already: bool) -> None:
     async with running(replace(LIMITS, max_turn_audio_ms=8000), max_lead_s=NO_PACING_S) as server:
         async with calling(service(server.url)) as call:
             begin, *rest = reply_frames("Hello there. ", "a " * 200, "Good bye.")
             await call.say(begin, rest[0])
-            await call.spoken.until(lambda: call.spoken.of(TTSAudioRawFrame))
+            if spoken_already:
+                await call.spoken.until(lambda: call.spoken.of(TTSAudioRawFrame))
             await call.say(*rest[1:])
             await call.stopped(1)
         assert "Good bye." in texts(server)[-1]
+        assert call.audio()
     assert told(call) == [("text_too_long", ErrorCategory.APPLICATION)]
+
+
+async def test_the_rest_of_a_refused_text_opens_no_new_turn() -> None:
+    async with running() as server:
+        async with calling(service(server.url)) as call:
+            begin, *rest = reply_frames("[S2] Hi.", " More", " and more.")
+            await call.say(begin, rest[0])
+            await call.before.until(lambda: call.before.errors)
+            for _ in range(100):
+                await asyncio.sleep(0)  # whatever the error sets off is done
+            await call.say(*rest[1:])
+            await call.stopped(1)
+    assert len(call.contexts) == 1
+    assert told(call) == [("invalid_script", ErrorCategory.APPLICATION)]
 
 
 async def test_a_speaker_that_there_is_not() -> None:
@@ -195,7 +212,7 @@ async def test_a_silent_call_is_kept() -> None:
         async with calling(tts) as call:
             await call.reply("Hello.")
             await call.stopped(1)
-            await tts.wait_kept(7)
+            await tts.wait_kept(tts.n_kept + 7)
             await call.reply(SENTENCE)
             await call.stopped(2)
         assert "Hello." in texts(server)[-1]

@@ -56,6 +56,10 @@ class DialogueConnection(WebsocketTTSService):
     async def _send_keepalive(self) -> None:
         """Say something, so that the server keeps the session."""
 
+    def can_generate_metrics(self) -> bool:
+        """Time to first audio, and characters."""
+        return True
+
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as Pipecat's own do
         """Connect while the other processors do, too."""
         await super().setup(setup)
@@ -159,9 +163,18 @@ class DialogueConnection(WebsocketTTSService):
             await self._report_error(error_frame(failure))
             raise failure
 
+    async def _end_context(self, context_id: str) -> None:
+        if self.audio_context_available(context_id):
+            await self.stop_ttfb_metrics()
+            await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
+            await self.remove_audio_context(context_id)
+
     async def _end_contexts(self) -> None:
         """Nothing more comes for the audio contexts that are open."""
         for context_id in self.get_audio_contexts():
             await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
         await self._close_connection_contexts()  # type: ignore[no-untyped-call]
         logger.warning(f"{self}: the dialogue is over; the next one knows nothing of it")
+
+    def _now_ms(self) -> float:
+        return self.get_clock().get_time() / 1e6

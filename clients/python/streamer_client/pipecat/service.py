@@ -43,7 +43,6 @@ from streamer_protocol import (
     TurnTruncated,
 )
 from streamer_protocol import TurnWords as WordTimes
-from streamer_protocol.contexts import INERT_CODES
 
 _REPORT_EVERY_MS = 1000.0
 # The server ends every turn, also after a connection that was away for its whole grace time.
@@ -57,8 +56,8 @@ class DialogueTTSService(DialogueConnection):
     is one turn. Text goes to the server as it comes, and the server finds the sentences. An interruption cancels what
     was not heard, and the dialogue forgets it; the words that were heard, and no others, reach the LLM's context.
 
-    `url` as in `streamer_client.connect`. `words`: take word times from the model, if it has alignment heads;
-    otherwise they are estimated by an even speaking rate. `sample_rate` is the pipeline's unless given. Other
+    `url` as in `streamer_client.connect`. `words`: take word times from the model, which must have alignment heads;
+    without it they are estimated by an even speaking rate. `sample_rate` is the pipeline's unless given. Other
     arguments are those of Pipecat's `WebsocketTTSService`.
 
     Event handlers, besides Pipecat's: `on_turn_truncated(service, context_id, text, heard_ms)`, what the dialogue keeps
@@ -105,10 +104,6 @@ class DialogueTTSService(DialogueConnection):
         self._reported_ms = 0.0
         self._register_event_handler("on_turn_truncated")
 
-    def can_generate_metrics(self) -> bool:
-        """Time to first audio, and characters."""
-        return True
-
     @traced_tts
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
         """Send the next piece of a turn's text; its audio comes through the audio context."""
@@ -142,6 +137,8 @@ class DialogueTTSService(DialogueConnection):
 
     async def stop(self, frame: EndFrame) -> None:
         """Speak what was said so far to its end, then disconnect."""
+        for context_id in self.get_audio_contexts():
+            await self.flush_audio(context_id)
         await super().stop(frame)
 
     async def push_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
@@ -239,10 +236,8 @@ class DialogueTTSService(DialogueConnection):
         if turn is None:
             return
         turn.sent_ms += event.duration_ms
-        context_id = turn.context_id
-        await self.append_to_audio_context(
-            context_id, TTSAudioRawFrame(event.payload, event.sample_rate, 1, context_id=context_id)
-        )
+        frame = TTSAudioRawFrame(event.payload, event.sample_rate, 1, context_id=turn.context_id)
+        await self.append_to_audio_context(turn.context_id, frame)
         if not self._words:
             heard_ms = self._playback.heard_ms(turn.live.id, self._now_ms())
             await self._tell_words(turn, turn.words.due(turn.sent_ms, heard_ms))
@@ -262,9 +257,7 @@ class DialogueTTSService(DialogueConnection):
         if event.turn is not None and (turn is None or turn.spoken_over):
             return  # the turn was cancelled, or refused before
         await self.push_error_frame(error_frame(event))
-        if turn is None or turn.started or event.code in INERT_CODES or self._dialogue is None:
-            return
-        if event.code != ErrorCode.TEXT_TOO_LONG or turn.first_piece_chars > self._dialogue.ready.limits.max_text_chars:
+        if turn is not None and self._dialogue is not None and turn.refused_by(event, self._dialogue.ready.limits):
             turn.spoken_over = True
             await self._end_if_over(turn)
 
@@ -278,12 +271,6 @@ class DialogueTTSService(DialogueConnection):
         # More text for a context that has ended would open it again.
         if turn.text_over and turn.spoken_over:
             await self._end_context(turn.context_id)
-
-    async def _end_context(self, context_id: str) -> None:
-        if self.audio_context_available(context_id):
-            await self.stop_ttfb_metrics()
-            await self.append_to_audio_context(context_id, TTSStoppedFrame(context_id=context_id))
-            await self.remove_audio_context(context_id)
 
     def _forget_heard(self) -> None:
         for turn in self._turns:
@@ -304,13 +291,8 @@ class DialogueTTSService(DialogueConnection):
         if self._dialogue is None or (not at_once and played_ms - self._reported_ms < _REPORT_EVERY_MS):
             return
         self._reported_ms = played_ms
-        try:
+        with suppress(ClientError, LocalProtocolError):  # of a lost dialogue its events tell
             await self._dialogue.played(round(played_ms))
-        except (ClientError, LocalProtocolError) as error:
-            logger.debug(f"{self}: {error}")
 
     async def _send_keepalive(self) -> None:
         await self._report_playback(at_once=True)
-
-    def _now_ms(self) -> float:
-        return self.get_clock().get_time() / 1e6

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from streamer_client.dialogue import Dialogue
 from streamer_client.live import LiveTurn
 from streamer_client.pipecat.words import TurnWords
-from streamer_protocol import Speaker
+from streamer_protocol import Error, ErrorCode, Limits, Speaker
+from streamer_protocol.contexts import INERT_CODES
 
 _REMEMBERED = 64
 
@@ -43,6 +44,12 @@ class AgentTurn:
         """The text is complete; twice does no harm. Raises ClientError."""
         self.text_over = True
         await self.writing.aclose()
+
+    def refused_by(self, error: Error, limits: Limits) -> bool:
+        """Whether nothing of the turn will be spoken; an error may also be about a later piece of its text."""
+        if self.started or error.code in INERT_CODES:
+            return False
+        return error.code != ErrorCode.TEXT_TOO_LONG or self.first_piece_chars > limits.max_text_chars
 
 
 async def open_turn(
