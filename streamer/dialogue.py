@@ -7,7 +7,6 @@ their audio is what the model goes on from.
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from streamer.reading import Reading
 from streamer.text import Turn, build_prompt, format_script, is_speakable, merge_neighbours
 from streamer.text.positions import script_rows
 from streamer.voices import Voice
+from streamer.word_times import WORD
 
 FRAME_MS = 80
 FRAMES_PER_SECOND = 12.5
@@ -32,8 +32,6 @@ _RUNAWAY_FACTOR = 3.0
 _RUNAWAY_SECONDS = 2.0
 # So much more than the window is kept, for when the newest turns turn out not to have been heard.
 _KEPT_WINDOWS = 4
-_IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"\[[^\]]*\]|[{_IDEOGRAPH}]|[^\s\[{_IDEOGRAPH}]+|\[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +296,7 @@ def cut_text(turns: Sequence[Turn], share: float) -> list[Turn]:
     for turn in turns:
         if left <= 0:
             break
-        ends = [0, *(word.end() for word in _WORD.finditer(turn.text))]
+        ends = [0, *(word.end() for word in WORD.finditer(turn.text))]
         text = turn.text if left >= len(turn.text) else turn.text[: min(ends, key=lambda end: abs(end - left))]
         if is_speakable(text):
             kept.append(Turn(turn.speaker, text))

@@ -41,8 +41,8 @@ async def test_a_sound_server_passes_and_everything_is_counted(tmp_path: Path) -
 async def test_what_is_held_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "_SETTLE_S", 0.3)
     async with running(QUICK, **SIZES) as server, started(server) as client:
-        # Not idle: it waits for the rest of its text.
-        await client.send("turn.append", turn="x", speaker="S1", text="Well")
+        # Not idle: it waits for something to say.
+        await client.send("turn.append", turn="x", speaker="S1", text="... ")
         code, report = await soaked(server.url, tmp_path, "--guests", "0", "--vandals", "0")
         assert code == 1
         assert any("1 sessions are held" in problem for problem in report["problems"])
