@@ -26,6 +26,7 @@ LIMITS = Limits(
     max_message_bytes=4096,
     max_upload_bytes=400_000,
     max_upload_ms=5000,
+    max_speakers=3,
 )
 
 

@@ -23,6 +23,7 @@ WRONG: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"input": "?! …"}, "no_speech", "input", "letter"),
     ({"input": "[S1] Hi. [S6] Ho."}, "too_many_speakers", "input", "[S6]"),
     ({"input": "a" * 301}, "text_too_long", "input", "max_text_chars"),
+    ({"input": "[S1]a[S2]b[S3]c[S4]d"}, "too_many_speakers", "input", "max_speakers"),
     ({"input": "[S1]a[S2]b[S1]a[S2]b[S1]a"}, "queue_full", "input", "max_queued_turns"),
     ({"voice": None}, "invalid_message", "voice", "null"),
     ({"voice": 3}, "invalid_message", "voice", "int"),

@@ -20,7 +20,7 @@ CODES: dict[str, tuple[int, str]] = {
     "invalid_message": (400, "A field is missing or has a wrong value; `param` names it."),
     "not_supported": (400, "This server or model does not do that; `param` names the field."),
     "unknown_voice": (400, "The server has no voice of that id (404 where the path names it)."),
-    "too_many_speakers": (400, "The text has a speaker beyond [S5]."),
+    "too_many_speakers": (400, "The text has a speaker beyond [S5], or more than max_speakers."),
     "no_speech": (400, "The text has nothing that can be spoken."),
     "text_too_long": (400, "The text exceeds max_text_chars, or a turn is longer than the model can speak."),
     "queue_full": (400, "The text has more turns than max_queued_turns."),

@@ -72,9 +72,13 @@ class SpeechEndpoint:
             turns, n_tokens = await asyncio.wrap_future(self._state.speech.workers.submit(work))
         except ScriptError as error:
             raise Problem(error.code, f"`input`: {error.message}", "input") from None
-        most = self._settings.limits.max_queued_turns
-        if len(turns) > most:
-            raise Problem("queue_full", f"`input` has {len(turns)} turns, max_queued_turns is {most}", "input")
+        limits, n_speakers = self._settings.limits, len({turn.speaker for turn in turns})
+        if n_speakers > limits.max_speakers:
+            text = f"`input` has {n_speakers} speakers, max_speakers is {limits.max_speakers}"
+            raise Problem("too_many_speakers", text, "input")
+        if len(turns) > limits.max_queued_turns:
+            text = f"`input` has {len(turns)} turns, max_queued_turns is {limits.max_queued_turns}"
+            raise Problem("queue_full", text, "input")
         return turns, n_tokens
 
     async def _perform(
