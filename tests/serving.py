@@ -31,6 +31,8 @@ from streamer.voices import Voice, VoiceRegistry
 from streamer_protocol import AudioFrame, Limits
 
 WAIT_S = 20.0
+# For text that comes in pieces: a short pause on the wire starts speech.
+BRIEF_PAUSE = {"live_text_pause_s": 0.05}
 AT_REST = Holdings(slots=0, blocks=0, waiting=0, streams=0, stream_places=0)
 LIMITS = Limits(max_text_chars=300, max_contexts=3, max_queued_turns=4, max_turn_audio_ms=2400)
 GREEDY = {"audio_temperature": 0, "text_temperature": 0}
@@ -78,7 +80,11 @@ async def running(
     settings: dict[str, Any] | None = None,
     **sizes: Any,
 ) -> AsyncIterator[DialogueServer]:
-    """A server on a free port; on exit nothing may be held any more. ``settings``: more of the ServerConfig."""
+    """A server on a free port; on exit nothing may be held any more.
+
+    ``settings``: more of the ServerConfig. Unless they say otherwise, no pause on the wire starts speech: on a busy
+    machine there is one anywhere.
+    """
     speech = new_speech(**sizes)
     config = ServerConfig(
         port=0,
@@ -86,7 +92,7 @@ async def running(
         drain_s=drain_s,
         send_buffer_bytes=send_buffer_bytes,
         replay_bytes=replay_bytes,
-        **(settings or {}),
+        **{"live_text_pause_s": 3600.0, **(settings or {})},
     )
     try:
         async with DialogueServer(speech, config) as server:

@@ -15,7 +15,7 @@ from clients.livekit_rig import QUICK, assert_same_sound, embedded, errors_of, p
 from cutting_proxy import CuttingProxy
 from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError, APITimeoutError, tts
 from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT
-from serving import WAIT_S, recorded, running, started
+from serving import BRIEF_PAUSE, WAIT_S, recorded, running, started
 
 from streamer_client import LocalProtocolError, TurnCompleted, TurnStarted, TurnTruncated
 from streamer_client.livekit import TTS
@@ -240,7 +240,11 @@ async def test_a_server_that_falls_silent_is_left() -> None:
 
 
 async def test_streams_at_the_same_time_do_not_wait_for_each_other() -> None:
-    async with running(SHORT, **UNPACED) as server, CuttingProxy(server.port) as proxy, plugin(proxy.url) as speaker:
+    async with (
+        running(SHORT, settings=BRIEF_PAUSE, **UNPACED) as server,
+        CuttingProxy(server.port) as proxy,
+        plugin(proxy.url) as speaker,
+    ):
         async with speaker.stream(conn_options=QUICK) as slow:
             slow.push_text("Well, ")
             await next_frame(slow)

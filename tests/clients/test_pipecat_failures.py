@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from pipecat.frames.frames import InterruptionFrame, TTSAudioRawFrame, TTSSpeakFrame
 from pipecat.utils.errors import ErrorCategory
 from server.test_server_live_text import texts
-from serving import LIMITS, WAIT_S, running
+from serving import BRIEF_PAUSE, LIMITS, WAIT_S, running
 
 from streamer.server.keys import add_key
 from streamer_client import Sampling
@@ -167,7 +167,7 @@ async def test_a_cut_connection_loses_nothing() -> None:
 
 async def test_a_dialogue_that_can_not_be_resumed_is_replaced() -> None:
     limits = replace(LIMITS, resume_grace_ms=0)
-    async with running(limits, max_unsent_frames=2) as server, CuttingProxy(server.port) as proxy:
+    async with running(limits, settings=BRIEF_PAUSE, max_unsent_frames=2) as server, CuttingProxy(server.port) as proxy:
         async with calling(service(proxy.url)) as call:
             begin, *rest = reply_frames(SENTENCE, " And so on.")
             await call.say(begin, rest[0])
@@ -234,7 +234,7 @@ async def test_a_session_that_the_server_ends_is_replaced() -> None:
 
 
 async def test_a_call_can_be_cancelled_in_the_middle() -> None:
-    async with running(max_lead_s=0.5) as server:
+    async with running(settings=BRIEF_PAUSE, max_lead_s=0.5) as server:
         with pytest.raises(ZeroDivisionError):
             async with calling(service(server.url), allowed_chunks=2) as call:
                 await call.say(*reply_frames(SENTENCE)[:-1])
