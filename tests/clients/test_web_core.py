@@ -23,7 +23,7 @@ from clients.broken_wires import told_by_the_server
 from cutting_proxy import CuttingProxy
 from msgspec.structs import replace
 from opuslib_next import APPLICATION_AUDIO, Encoder
-from serving import LIMITS, running
+from serving import BRIEF_PAUSE, LIMITS, running
 from support import decode_with_ffmpeg
 
 from streamer.server.keys import add_key
@@ -122,7 +122,7 @@ async def servers(tmp_path: Path, told: list[str | bytes]) -> AsyncIterator[dict
     key, _ = add_key(keys, "web", ["dialogue", "tokens"])
     hasty = replace(LIMITS, resume_grace_ms=300)
     async with contextlib.AsyncExitStack() as stack:
-        plain = await stack.enter_async_context(running(max_lead_s=_NO_PACING_S))
+        plain = await stack.enter_async_context(running(settings=BRIEF_PAUSE, max_lead_s=_NO_PACING_S))
         locked = await stack.enter_async_context(running(settings={"keys_file": keys}))
         impatient = await stack.enter_async_context(running(hasty))
         proxy = await stack.enter_async_context(CuttingProxy(plain.port))
