@@ -38,14 +38,18 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """Samples (B, N) float32, and which recording each frame belongs to, (B, frames) int64."""
+    """Samples (B, N) float32; which recording each frame belongs to, and which voice, each (B, frames) int64.
+
+    Recordings are numbered within their clip, voices in the order of the corpus's ``weights``.
+    """
 
     samples: torch.Tensor
     documents: torch.Tensor
+    voices: torch.Tensor
 
     def to(self, device: torch.device) -> Clips:
         """The same on another device."""
-        return Clips(self.samples.to(device), self.documents.to(device))
+        return Clips(self.samples.to(device), self.documents.to(device), self.voices.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,9 @@ class SpeechCorpus:
     def draw(self, rng: random.Random, n_clips: int, n_frames: int) -> Clips:
         """Random clips of ``n_frames`` frames, each of as many recordings as it takes."""
         drawn = [self._clip(rng, n_frames) for _ in range(n_clips)]
-        samples = torch.from_numpy(np.stack([samples for samples, _ in drawn]))
-        return Clips(samples.float() / _FULL_SCALE, torch.tensor([documents for _, documents in drawn]))
+        samples = torch.from_numpy(np.stack([samples for samples, _, _ in drawn]))
+        documents = torch.tensor([documents for _, documents, _ in drawn])
+        return Clips(samples.float() / _FULL_SCALE, documents, torch.tensor([voices for _, _, voices in drawn]))
 
     def held_out(self, voice: str, n_recordings: int) -> list[torch.Tensor]:
         """The first recordings of a voice's last shard: (1, N) float32 each, of whole frames, with their silence."""
@@ -116,21 +121,23 @@ class SpeechCorpus:
             for recording in self._held_out[voice][:n_recordings]
         ]
 
-    def _clip(self, rng: random.Random, n_frames: int) -> tuple[Samples, list[int]]:
-        """One clip (N,) and its frames' documents; it begins inside a recording more often than not."""
+    def _clip(self, rng: random.Random, n_frames: int) -> tuple[Samples, list[int], list[int]]:
+        """One clip (N,) and its frames' documents and voices; it begins inside a recording more often than not."""
         frame = self.frame_samples
         parts: list[Samples] = []
         documents: list[int] = []
+        voices: list[int] = []
         while len(documents) < n_frames:
-            voice = rng.choices(list(self.weights), list(self.weights.values()))[0]
-            recording = rng.choice(self._recordings[voice])
+            voice = rng.choices(range(len(self.weights)), list(self.weights.values()))[0]
+            recording = rng.choice(self._recordings[list(self.weights)[voice]])
             first_sample, lead_frames = 0, LEAD_FRAMES
             if not parts and rng.random() < _INSIDE_SHARE and recording.n_samples > _MIN_SAMPLES_LEFT:
                 first_sample, lead_frames = rng.randrange(recording.n_samples - _MIN_SAMPLES_LEFT), 0
             padded = _whole_frames(recording.read(first_sample), lead_frames, frame)
             documents += [len(parts)] * (len(padded) // frame)
+            voices += [voice] * (len(padded) // frame)
             parts.append(padded)
-        return np.concatenate(parts)[: n_frames * frame], documents[:n_frames]
+        return np.concatenate(parts)[: n_frames * frame], documents[:n_frames], voices[:n_frames]
 
 
 def read_shard(path: Path) -> list[Recording]:

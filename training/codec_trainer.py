@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from training.codec_adversary import Adversary
 from training.codec_data import Clips, SpeechCorpus
 from training.codec_init import CodebookUsage, start_from_data
 from training.codec_losses import SCALE_GROUPS, SCALES, SpectralLoss, border_ratio, profile_distance
-from training.codec_network import CodecNetwork
+from training.codec_network import CodecNetwork, Quantized
 
 _WARM_UP_STEPS = 50
 _PROFILE_WEIGHT = 3.0
 _COMMITMENT_WEIGHT, _CODEBOOK_WEIGHT = 0.0625, 0.25
+_KEEP_WEIGHT, _HEARD_ANEW_SHARE = 1.0, 0.25
 _ALL_BOOKS_SHARE = 0.6
 _DITHER = 2e-4
 _START_BATCHES = 10
@@ -41,6 +44,8 @@ class TrainConfig:
     ``decoder_only``: encoder and quantizer stay as they are, so that codes keep their meaning. ``bypass_steps``: the
     quantizer is left out for so long, then set from the data. ``discriminator_steps``: for so long the
     discriminators of an ``adversarial`` run learn without a say; then their say rises over 500 steps.
+    ``joining``: voices that the codec is to learn beside those that it knows. The quantizer stays; the encoder learns
+    the new ones and is held to what it makes of the others, whose codes the decoder goes on to hear as they were.
     """
 
     steps: int
@@ -51,6 +56,7 @@ class TrainConfig:
     bypass_steps: int = 0
     adversarial: bool = False
     discriminator_steps: int = 500
+    joining: tuple[str, ...] = ()
     seed: int = 0
 
     def learning_rate_at(self, step: int) -> float:
@@ -88,6 +94,10 @@ class CodecTrainer:
         if config.decoder_only:
             network.requires_grad_(False)
             network.decoder.requires_grad_(True)
+        # What the codec was before its new voices: it says what the others' codes are.
+        self._before = copy.deepcopy(network).requires_grad_(False) if config.joining else None
+        if config.joining:
+            network.quantizer.requires_grad_(False)
         self._trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         matrices = {n: p for n, p in self._trained.items() if p.ndim == 2 and ".transformer.layers." in n}
         others = [p for name, p in self._trained.items() if name not in matrices]
@@ -108,7 +118,7 @@ class CodecTrainer:
                 group["lr"] = config.learning_rate_at(self.step)
             optimizer.zero_grad()
         clips = self._draw(corpus, "batch")
-        vectors, quantizer_loss, report = self._quantize(clips, rng)
+        vectors, quantizer_loss, report = self._quantize(clips, rng, list(corpus.weights))
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             made = self._waveform(vectors)
         gradient = self._waveform_gradient(made.detach(), clips.samples, rng, report)
@@ -122,8 +132,10 @@ class CodecTrainer:
         self.step += 1
         return report
 
-    def _quantize(self, clips: Clips, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, float]]:
-        """What the decoder gets, the quantizer's own loss where it learns, and what is to be reported of it."""
+    def _quantize(
+        self, clips: Clips, rng: random.Random, voices: Sequence[str]
+    ) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, float]]:
+        """What the decoder gets, the losses on the way there, and what is to be reported of them."""
         config, network = self.config, self.network
         if config.decoder_only:
             # In float32, as when the corpus is encoded: rounding would move codes.
@@ -137,6 +149,10 @@ class CodecTrainer:
         n_all = network.config.n_codebooks
         n_books = [n_all if rng.random() < _ALL_BOOKS_SHARE else rng.randint(1, n_all) for _ in range(config.clips)]
         quantized = network.quantizer(latents, torch.tensor(n_books, device=self.device))
+        if self._before is not None:
+            new = torch.tensor([voice in config.joining for voice in voices], device=self.device)[clips.voices]
+            anew = torch.tensor([rng.random() < _HEARD_ANEW_SHARE for _ in range(config.clips)], device=self.device)
+            return self._join(self._before, clips, latents, quantized, new, new | anew[:, None])
         self.usage.count(quantized.codes)
         n_restarted = 0
         if self.step % _RESTART_EVERY_STEPS == 0 and self.step < _RESTART_SHARE * config.steps:
@@ -144,6 +160,28 @@ class CodecTrainer:
         loss = _COMMITMENT_WEIGHT * quantized.commitment + _CODEBOOK_WEIGHT * quantized.codebook
         report = {"commitment": quantized.commitment.item(), "restarted": float(n_restarted)}
         return quantized.vectors, loss, report
+
+    def _join(
+        self,
+        before: CodecNetwork,
+        clips: Clips,
+        latents: torch.Tensor,
+        quantized: Quantized,
+        new: torch.Tensor,
+        anew: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+        """As :meth:`_quantize`; ``new`` and ``anew``, each (B, frames) bool, say which frames are of joining voices and
+        for which the decoder hears the codes that the encoder gives now, rather than those that it gave before."""
+        with torch.no_grad():
+            latents_before = before.latents(clips.samples, clips.documents)
+            codes_before = before.quantizer(latents_before).codes
+            vectors_before = before.quantizer.vectors(codes_before)
+        known = ~new
+        moved = (latents - latents_before)[known].square().sum() / latents_before[known].square().sum().clamp_min(1e-6)
+        same = (quantized.codes == codes_before)[known][:, 0].float().sum() / known.sum().clamp_min(1)
+        report = {"commitment": quantized.commitment.item(), "moved": moved.item(), "same_codes": same.item()}
+        loss = _COMMITMENT_WEIGHT * quantized.commitment + _KEEP_WEIGHT * moved
+        return torch.where(anew[..., None], quantized.vectors, vectors_before), loss, report
 
     def _waveform_gradient(
         self, made: torch.Tensor, target: torch.Tensor, rng: random.Random, report: dict[str, float]
@@ -202,6 +240,7 @@ class CodecTrainer:
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "usage": self.usage.usage,
             "adversary": None if self._adversary is None else self._adversary.state_dict(),
+            "before": None if self._before is None else self._before.state_dict(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
@@ -222,6 +261,8 @@ class CodecTrainer:
         self.usage.usage.copy_(state["usage"])
         if self._adversary is not None:
             self._adversary.load_state_dict(state["adversary"])
+        if self._before is not None:
+            self._before.load_state_dict(state["before"])
         self.step = state["step"]
 
     def _draw(self, corpus: SpeechCorpus, purpose: str) -> Clips:

@@ -1,8 +1,8 @@
 """The packaged voices that read the corpus aloud. Each takes a text and gives 24 kHz speech on one core.
 
 ``heart`` is hibari-tts (Apache-2.0), ``heart_low`` the same played slower, with its speed made up for, which lowers
-pitch and formants to a second, male-sounding voice; ``joe`` is Piper's en_US-joe-medium (CC0), ``joan`` the same with
-pitch and formants raised by Praat to a second female voice.
+pitch and formants to a second, male-sounding voice; ``joe`` is Piper's en_US-joe-medium (CC0), ``nell`` SVOX Pico's
+British woman (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from training.packages import package_folder
 SAMPLE_RATE = 24_000
 LOUDNESS_DBFS = -21.0
 _LOW_RATE = 0.8
-_JOAN_FORMANTS, _JOAN_PITCH_HZ = 1.18, 200.0
+_PICO_RATE = 16_000
 _EDGE_SAMPLES = 960
 _SILENCE = 0.016
 
@@ -89,17 +89,16 @@ def _load_joe() -> Teacher:
     return speak
 
 
-def _load_joan() -> Teacher:
-    import parselmouth
-    from parselmouth.praat import call
+def _load_nell() -> Teacher:
+    from py_nanotts import NanoTTS
+    from scipy.signal import resample_poly
 
-    joe = _load_joe()
+    pico: Any = NanoTTS()
+    ratio = Fraction(SAMPLE_RATE, _PICO_RATE)
 
     def speak(text: str, seed: int) -> Samples:
-        sound = parselmouth.Sound(joe(text, seed).astype(np.float64), SAMPLE_RATE)
-        # Pitch searched for from 60 to 300 Hz; pitch range and duration stay as they are.
-        changed: Any = call(sound, "Change gender", 60, 300, _JOAN_FORMANTS, _JOAN_PITCH_HZ, 1.0, 1.0)
-        return np.asarray(changed.values[0], np.float32)
+        spoken = np.frombuffer(pico.speak(text, voice="en-GB"), np.int16).astype(np.float32) / 32768
+        return np.asarray(resample_poly(spoken, ratio.numerator, ratio.denominator), np.float32)
 
     return speak
 
@@ -108,6 +107,6 @@ _LOADERS: dict[str, Callable[[], Teacher]] = {
     "heart": _load_heart,
     "heart_low": _load_heart_low,
     "joe": _load_joe,
-    "joan": _load_joan,
+    "nell": _load_nell,
 }
 VOICES = tuple(_LOADERS)

@@ -53,6 +53,8 @@ def train(options: argparse.Namespace) -> None:
     """The run that the options describe, from wherever it stopped."""
     if options.from_config and options.decoder_only:
         raise CodecRunError("codec_run_fresh", "--decoder-only needs a codec to keep: give --codec, not --from-config")
+    if options.joining and (options.from_config or options.decoder_only):
+        raise CodecRunError("codec_run_joining", "--joining needs a codec whose encoder may learn")
     config = TrainConfig(
         options.steps,
         options.learning_rate,
@@ -62,6 +64,7 @@ def train(options: argparse.Namespace) -> None:
         _FRESH_BYPASS_STEPS if options.from_config else 0,
         options.adversarial,
         options.discriminator_steps,
+        tuple(options.joining),
         options.seed,
     )
     state = None
@@ -83,6 +86,8 @@ def train(options: argparse.Namespace) -> None:
         print(f"{options.run / STATE}: goes on from step {trainer.step}", flush=True)
         # Shards that came since would change what is drawn and what is held out.
         corpus = SpeechCorpus(options.corpus, frame_samples, state["weights"], state["n_shards"])
+    if unknown := set(config.joining) - set(corpus.weights):
+        raise CodecRunError("codec_run_joining", f"--joining: {min(unknown)!r} is not among the corpus's voices")
     print(f"{corpus.hours:.1f} h of speech, voices {', '.join(corpus.weights)}", flush=True)
     run(trainer, corpus, options.run, options.held_out_steps, options.save_minutes * 60)
 
@@ -173,6 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     start.add_argument("--from-config", type=Path, metavar="FILE", help="config.json to start from with fresh weights")
     parser.add_argument("--decoder-only", action="store_true", help="keep encoder and quantizer: codes stay valid")
+    parser.add_argument(
+        "--joining", nargs="+", default=[], metavar="VOICE", help="learn these voices; the codes of the others stay"
+    )
     parser.add_argument("--adversarial", action="store_true", help="train against discriminators too")
     parser.add_argument(
         "--discriminator-steps", type=int, default=500, help="steps that discriminators learn without a say"

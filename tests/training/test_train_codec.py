@@ -16,6 +16,7 @@ from streamer.codec import AudioCodec
 from training.codec_adversary import Adversary
 from training.codec_checkpoint import export_codec, fresh_codec, load_codec
 from training.codec_data import SpeechCorpus
+from training.codec_losses import SCALES, SpectralLoss
 from training.codec_network import CodecNetwork
 from training.codec_trainer import CodecRunError, CodecTrainer, TrainConfig
 from training.train_codec import CONFIG, LOG, STATE, export_run, main, parse_voices, run
@@ -71,8 +72,9 @@ def assert_same(left: CodecNetwork, right: CodecNetwork) -> None:
         replace(SMALL, decoder_only=True),
         replace(SMALL, steps=23, bypass_steps=1, frames=2),
         replace(SMALL, adversarial=True, discriminator_steps=1),
+        replace(SMALL, joining=("high",)),
     ],
-    ids=["decoder", "fresh", "adversarial"],
+    ids=["decoder", "fresh", "adversarial", "joining"],
 )
 def test_a_stopped_run_ends_as_if_it_had_not_been(
     config: TrainConfig, corpus: SpeechCorpus, tiny_config: Path, tmp_path: Path
@@ -107,6 +109,45 @@ def test_decoder_only_keeps_codes_and_improves_the_sound(corpus: SpeechCorpus) -
     assert torch.equal(trainer.network.encode(recording), codes)
     for voice, values in trainer.measure(corpus, 2).items():
         assert values["spectral"] < 0.8 * measured[voice]["spectral"]
+
+
+def test_a_voice_joins_and_the_codes_of_the_others_stay(corpus: SpeechCorpus) -> None:
+    before, recording = load_codec(GOLDEN), corpus.held_out("low", 1)[0]
+    documents = torch.zeros(1, recording.shape[1] // FRAME, dtype=torch.int64)
+    known_codes, spectral = before.encode(recording), SpectralLoss(24_000)
+
+    def joined(*voices: str) -> CodecTrainer:
+        trainer = trainer_of(load_codec(GOLDEN), replace(SMALL, steps=40, clips=4, learning_rate=3e-3, joining=voices))
+        for _ in range(40):
+            assert {"moved", "same_codes"} <= trainer.train(corpus).keys()
+        return trainer
+
+    def moved(network: CodecNetwork) -> float:
+        with torch.no_grad():
+            return torch.dist(network.latents(recording, documents), before.latents(recording, documents)).item()
+
+    def distance(network: CodecNetwork) -> float:
+        """Of the codes that the codec gave before, as they sound now."""
+        return spectral(network.decode(known_codes).detach(), recording, range(len(SCALES))).item()
+
+    high, both = joined("high"), joined("high", "low")
+    for name, tensor in before.quantizer.state_dict().items():
+        assert torch.equal(tensor, high.network.quantizer.state_dict()[name]), name
+    untrained = trainer_of(load_codec(GOLDEN), SMALL).measure(corpus, 2)
+    assert high.measure(corpus, 2)["high"]["spectral"] < 0.8 * untrained["high"]["spectral"]
+    assert moved(high.network) < 0.7 * moved(both.network)
+    assert distance(high.network) < 0.8 * distance(before)
+
+
+def test_a_run_with_joining_voices_goes_on_with_the_codec_it_began_from(corpus: SpeechCorpus, tmp_path: Path) -> None:
+    config = replace(SMALL, joining=("high",))
+    first = trainer_of(load_codec(GOLDEN), config)
+    for _ in range(2):
+        first.train(corpus)
+    first.save(tmp_path / STATE, corpus)
+    resumed = trainer_of(fresh_codec(GOLDEN, 9), config)
+    resumed.resume(torch.load(tmp_path / STATE, weights_only=True))
+    assert first.train(corpus) == resumed.train(corpus)
 
 
 def test_fresh_weights_learn_through_the_quantizer(corpus: SpeechCorpus, tiny_config: Path) -> None:
@@ -266,6 +307,8 @@ def test_requests_that_cannot_be_met_say_why(
     assert "has not saved its state" in told("--export-only")
     assert "no voices" in told("--corpus", str(tmp_path), "--steps", "1", "--codec", str(GOLDEN))
     assert "needs a codec to keep" in told(*training, "--decoder-only", "--from-config", str(GOLDEN / CONFIG))
+    assert "may learn" in told(*training, "--decoder-only", "--joining", "high")
+    assert "'tall' is not among" in told(*training, "--joining", "high", "tall", "--codec", str(GOLDEN))
     assert "nowhere" in told(*training, "--codec", str(tmp_path / "nowhere"))
     assert "is not a file" in told(*training, "--from-config", str(tmp_path / "nowhere.json"))
     with pytest.raises(SystemExit):
