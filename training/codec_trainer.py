@@ -46,6 +46,7 @@ class TrainConfig:
     discriminators of an ``adversarial`` run learn without a say; then their say rises over 500 steps.
     ``joining``: voices that the codec is to learn beside those that it knows. The quantizer stays; the encoder learns
     the new ones and is held to what it makes of the others, whose codes the decoder goes on to hear as they were.
+    With both, the encoder has learned them already.
     """
 
     steps: int
@@ -73,8 +74,15 @@ class CodecTrainer:
     """Network, optimisers, codebook usage and the number of steps taken."""
 
     def __init__(
-        self, network: CodecNetwork, config: TrainConfig, device: torch.device, *, compiled: bool = False
+        self,
+        network: CodecNetwork,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        before: CodecNetwork | None = None,
+        compiled: bool = False,
     ) -> None:
+        """``before``: the codec of the known voices' codes, where there are ``joining`` ones; None: ``network``."""
         quantizer = network.config.quantizer
         if config.bypass_steps and quantizer.input_dim != quantizer.output_dim:
             raise CodecRunError(
@@ -94,9 +102,9 @@ class CodecTrainer:
         if config.decoder_only:
             network.requires_grad_(False)
             network.decoder.requires_grad_(True)
-        # What the codec was before its new voices: it says what the others' codes are.
-        self._before = copy.deepcopy(network).requires_grad_(False) if config.joining else None
+        self._before = None
         if config.joining:
+            self._before = (before or copy.deepcopy(network)).requires_grad_(False).to(device)
             network.quantizer.requires_grad_(False)
         self._trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         matrices = {n: p for n, p in self._trained.items() if p.ndim == 2 and ".transformer.layers." in n}
@@ -140,6 +148,9 @@ class CodecTrainer:
         if config.decoder_only:
             # In float32, as when the corpus is encoded: rounding would move codes.
             codes = network.encode(clips.samples, clips.documents)
+            if self._before is not None:
+                codes_before = self._before.encode(clips.samples, clips.documents)
+                codes = torch.where(self._heard_anew(clips, rng, voices)[..., None], codes, codes_before)
             return network.quantizer.vectors(codes).detach(), None, {}
         noise = torch.randn(clips.samples.shape, generator=self._generator("dither")).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
@@ -150,9 +161,7 @@ class CodecTrainer:
         n_books = [n_all if rng.random() < _ALL_BOOKS_SHARE else rng.randint(1, n_all) for _ in range(config.clips)]
         quantized = network.quantizer(latents, torch.tensor(n_books, device=self.device))
         if self._before is not None:
-            new = torch.tensor([voice in config.joining for voice in voices], device=self.device)[clips.voices]
-            anew = torch.tensor([rng.random() < _HEARD_ANEW_SHARE for _ in range(config.clips)], device=self.device)
-            return self._join(self._before, clips, latents, quantized, new, new | anew[:, None])
+            return self._join(self._before, clips, latents, quantized, rng, voices)
         self.usage.count(quantized.codes)
         n_restarted = 0
         if self.step % _RESTART_EVERY_STEPS == 0 and self.step < _RESTART_SHARE * config.steps:
@@ -167,21 +176,33 @@ class CodecTrainer:
         clips: Clips,
         latents: torch.Tensor,
         quantized: Quantized,
-        new: torch.Tensor,
-        anew: torch.Tensor,
+        rng: random.Random,
+        voices: Sequence[str],
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-        """As :meth:`_quantize`; ``new`` and ``anew``, each (B, frames) bool, say which frames are of joining voices and
-        for which the decoder hears the codes that the encoder gives now, rather than those that it gave before."""
+        """As :meth:`_quantize`, for an encoder that learns its joining voices."""
         with torch.no_grad():
             latents_before = before.latents(clips.samples, clips.documents)
             codes_before = before.quantizer(latents_before).codes
             vectors_before = before.quantizer.vectors(codes_before)
-        known = ~new
+        known = ~self._is_joining(clips, voices)
         moved = (latents - latents_before)[known].square().sum() / latents_before[known].square().sum().clamp_min(1e-6)
         same = (quantized.codes == codes_before)[known][:, 0].float().sum() / known.sum().clamp_min(1)
         report = {"commitment": quantized.commitment.item(), "moved": moved.item(), "same_codes": same.item()}
         loss = _COMMITMENT_WEIGHT * quantized.commitment + _KEEP_WEIGHT * moved
+        anew = self._heard_anew(clips, rng, voices)
         return torch.where(anew[..., None], quantized.vectors, vectors_before), loss, report
+
+    def _is_joining(self, clips: Clips, voices: Sequence[str]) -> torch.Tensor:
+        """(B, frames) bool: the voice that speaks is one that joins."""
+        return torch.tensor([voice in self.config.joining for voice in voices], device=self.device)[clips.voices]
+
+    def _heard_anew(self, clips: Clips, rng: random.Random, voices: Sequence[str]) -> torch.Tensor:
+        """(B, frames) bool: the decoder hears the codes of the encoder as it is now, not those that it gave before.
+
+        Of known voices too in some clips: their speech may also come in by the new encoder, as a reference.
+        """
+        clips_anew = [rng.random() < _HEARD_ANEW_SHARE for _ in range(len(clips.samples))]
+        return self._is_joining(clips, voices) | torch.tensor(clips_anew, device=self.device)[:, None]
 
     def _waveform_gradient(
         self, made: torch.Tensor, target: torch.Tensor, rng: random.Random, report: dict[str, float]

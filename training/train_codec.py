@@ -53,8 +53,7 @@ def train(options: argparse.Namespace) -> None:
     """The run that the options describe, from wherever it stopped."""
     if options.from_config and options.decoder_only:
         raise CodecRunError("codec_run_fresh", "--decoder-only needs a codec to keep: give --codec, not --from-config")
-    if options.joining and (options.from_config or options.decoder_only):
-        raise CodecRunError("codec_run_joining", "--joining needs a codec whose encoder may learn")
+    _check_joining(options)
     config = TrainConfig(
         options.steps,
         options.learning_rate,
@@ -76,7 +75,8 @@ def train(options: argparse.Namespace) -> None:
         raise CodecRunError("codec_run_rate", f"the codec works at {found} Hz, the corpus is at {SAMPLE_RATE} Hz")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compiled = device.type == "cuda" if options.compile is None else options.compile
-    trainer = CodecTrainer(network, config, device, compiled=compiled)
+    before = load_codec(options.before) if options.before else None
+    trainer = CodecTrainer(network, config, device, before=before, compiled=compiled)
     weights = parse_voices(options.voices) if options.voices else None
     frame_samples = network.config.frame_samples
     if state is None:
@@ -90,6 +90,18 @@ def train(options: argparse.Namespace) -> None:
         raise CodecRunError("codec_run_joining", f"--joining: {min(unknown)!r} is not among the corpus's voices")
     print(f"{corpus.hours:.1f} h of speech, voices {', '.join(corpus.weights)}", flush=True)
     run(trainer, corpus, options.run, options.held_out_steps, options.save_minutes * 60)
+
+
+def _check_joining(options: argparse.Namespace) -> None:
+    if options.joining and options.from_config:
+        message = "--joining needs a codec that knows other voices: give --codec, not --from-config"
+    elif options.joining and options.decoder_only and not options.before:
+        message = "--decoder-only with --joining needs --before, the codec of the others' codes"
+    elif options.before and not options.joining:
+        message = "--before says what codes to keep while voices join: it goes with --joining"
+    else:
+        return
+    raise CodecRunError("codec_run_joining", message)
 
 
 def begin(options: argparse.Namespace) -> CodecNetwork:
@@ -180,6 +192,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder-only", action="store_true", help="keep encoder and quantizer: codes stay valid")
     parser.add_argument(
         "--joining", nargs="+", default=[], metavar="VOICE", help="learn these voices; the codes of the others stay"
+    )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="DIR",
+        help="the codec of the others' codes, if --codec is another",
     )
     parser.add_argument("--adversarial", action="store_true", help="train against discriminators too")
     parser.add_argument(

@@ -139,6 +139,28 @@ def test_a_voice_joins_and_the_codes_of_the_others_stay(corpus: SpeechCorpus) ->
     assert distance(high.network) < 0.8 * distance(before)
 
 
+def test_a_decoder_alone_hears_known_voices_in_their_old_codes(corpus: SpeechCorpus) -> None:
+    config = replace(SMALL, steps=60, learning_rate=3e-3, decoder_only=True, joining=("high",))
+    recording, spectral = corpus.held_out("low", 1)[0], SpectralLoss(24_000)
+    old_codes = load_codec(GOLDEN).encode(recording)
+
+    def joined() -> CodecNetwork:
+        """A codec whose encoder knows nothing of what was."""
+        network = fresh_codec(GOLDEN, 7)
+        network.quantizer.load_state_dict(load_codec(GOLDEN).quantizer.state_dict())
+        return network
+
+    def distance_after_training(before: CodecNetwork) -> float:
+        network = joined()
+        trainer = CodecTrainer(network, config, torch.device("cpu"), before=before)
+        for _ in range(60):
+            trainer.train(corpus)
+        assert all(map(torch.equal, network.encoder.parameters(), joined().encoder.parameters()))
+        return spectral(network.decode(old_codes).detach(), recording, range(len(SCALES))).item()
+
+    assert distance_after_training(load_codec(GOLDEN)) < 0.97 * distance_after_training(joined())
+
+
 def test_a_run_with_joining_voices_goes_on_with_the_codec_it_began_from(corpus: SpeechCorpus, tmp_path: Path) -> None:
     config = replace(SMALL, joining=("high",))
     first = trainer_of(load_codec(GOLDEN), config)
@@ -307,7 +329,9 @@ def test_requests_that_cannot_be_met_say_why(
     assert "has not saved its state" in told("--export-only")
     assert "no voices" in told("--corpus", str(tmp_path), "--steps", "1", "--codec", str(GOLDEN))
     assert "needs a codec to keep" in told(*training, "--decoder-only", "--from-config", str(GOLDEN / CONFIG))
-    assert "may learn" in told(*training, "--decoder-only", "--joining", "high")
+    assert "needs --before" in told(*training, "--decoder-only", "--joining", "high")
+    assert "goes with --joining" in told(*training, "--before", str(GOLDEN))
+    assert "knows other voices" in told(*training, "--joining", "high", "--from-config", str(GOLDEN / CONFIG))
     assert "'tall' is not among" in told(*training, "--joining", "high", "tall", "--codec", str(GOLDEN))
     assert "nowhere" in told(*training, "--codec", str(tmp_path / "nowhere"))
     assert "is not a file" in told(*training, "--from-config", str(tmp_path / "nowhere.json"))
