@@ -1,4 +1,4 @@
-"""``streamer eval``: dialogues through a real server, judged for words, voices, clicks, silence and runaways."""
+"""``streamer eval``: dialogues through a real server, judged for words, voices, clicks, silence, runaways and pitch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _INSTALL = "pip install 'dialogue-streamer[eval]'"
 _GATES = ("max_wer", "min_acc", "max_runaway")
-_TABLE_WIDTH = 160
+_TABLE_WIDTH = 170
+_DIALOGUES_HELP = "JSON lines, or held_out, long, questions, numbers, names (default: held_out)"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add: Any = parser.add_argument
     add("--url", help="a running server (default: one is started for this call); --codec and --voices are its own")
     add("--api-key", help="for a server that asks for one")
-    add("--dialogues", default="held_out", metavar="FILE", help="JSON lines, or held_out, long (default: held_out)")
+    add("--dialogues", default="held_out", metavar="FILE", help=_DIALOGUES_HELP)
     add("--limit", type=int, metavar="N", help="only the first N dialogues")
     add("--seed", type=int, default=0, help="the first dialogue's; the others count on (default: 0)")
     add("--mode", choices=["turns", "script"], default="turns")

@@ -12,6 +12,7 @@ import msgspec
 
 from streamer.evaluation.errors import EvaluationError
 from streamer.evaluation.json_lines import read_json_lines
+from streamer.evaluation.spelling import spell_numbers
 from streamer.evaluation.words import plain_words
 from streamer.text import ScriptError, Turn, parse_script
 
@@ -63,11 +64,11 @@ def cast_voices(voices: Sequence[str], number: int, speakers: Collection[int]) -
 
 @lru_cache(maxsize=1)
 def held_out_sentences() -> frozenset[str]:
-    """Every sentence of the dialogues that ship, lower case, words only: what a training corpus must not hold."""
+    """Every sentence of the dialogues that ship, in lower-case words, numbers too: what a corpus must not hold."""
     texts = [line.text for path in sorted(SHIPPED.glob("*.jsonl")) for _, line in read_json_lines(path, DialogueLine)]
     turns = (turn for text in texts for turn in re.split(r"\[S\d\]", text))
     sentences = (sentence for turn in turns for sentence in re.split(r"(?<=[.!?])\s+", turn))
-    plain = (" ".join(re.findall(r"[a-z']+", sentence.lower())) for sentence in sentences)
+    plain = (" ".join(re.findall(r"[a-z']+", spell_numbers(sentence.lower()))) for sentence in sentences)
     return frozenset(words for words in plain if words)
 
 

@@ -1,11 +1,16 @@
-"""Who judges speech: whisper-base for the words, Resemblyzer's encoder for the voice. Both come inside packages."""
+"""Who judges speech: whisper-base for the words, Resemblyzer's encoder for the voice, librosa for the pitch.
+
+All come inside packages.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +20,7 @@ import numpy.typing as npt
 import soxr
 
 from streamer.evaluation.errors import EvaluationError
+from streamer.evaluation.pitch import final_pitch_semitones
 from streamer.evaluation.words import plain_words
 
 Samples = npt.NDArray[np.float32]
@@ -47,22 +53,24 @@ class TellsVoices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """The two that an evaluation needs."""
+    """What an evaluation needs; ``final_pitch`` as :func:`streamer.evaluation.pitch.final_pitch_semitones`."""
 
     recogniser: Hears
     encoder: TellsVoices
+    final_pitch: Callable[[Samples, int], float | None]
 
 
 def missing_judge(whisper: Path | None) -> str | None:
     """The first package that judging needs and that is not installed; ``whisper`` as for :class:`Recogniser`."""
-    needed = ("faster_whisper", "resemblyzer", *(() if whisper else _PARTS))
+    needed = ("faster_whisper", "resemblyzer", "librosa", *(() if whisper else _PARTS))
     return next((name for name in needed if importlib.util.find_spec(name) is None), None)
 
 
 def load_judges(whisper: Path | None, threads: int) -> Judges:
-    """Load both; EvaluationError ``judge_missing`` says what to install."""
+    """Load all; EvaluationError ``judge_missing`` says what to install."""
     try:
-        return Judges(Recogniser(whisper, threads), SpeakerEncoder())
+        importlib.import_module("librosa")
+        return Judges(Recogniser(whisper, threads), SpeakerEncoder(), final_pitch_semitones)
     except ImportError as error:
         raise EvaluationError("judge_missing", f"{error}; this command needs: {INSTALL}") from error
 

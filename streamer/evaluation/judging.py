@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streamer.evaluation.endings import Ending, ending_of
 from streamer.evaluation.judges import Judges, Samples
 from streamer.evaluation.signals import SILENCE, border_clicks, lead_noise_dbfs, silence_seconds
 from streamer.evaluation.speaking import SAMPLE_RATE, SpokenTurn
@@ -23,9 +24,10 @@ _RUNAWAY_TRAILING_SECONDS = 1.5
 class JudgedTurn:
     """What there is to say of one turn; ``dialogue`` and ``turn`` count from 0.
 
-    ``voice``, ``right_in_dialogue``, ``right_among_all``, ``nearest_voice`` and ``similarity`` are None where a turn
-    has several voices. ``runaway`` says why a turn is one: ``max_length``, ``too_long`` or ``trailing_silence``.
-    ``click_ratio`` and ``lead_noise_dbfs`` are None where there is nothing to measure.
+    ``voice``, ``right_in_dialogue``, ``right_among_all``, ``nearest_voice``, ``similarity`` and
+    ``final_pitch_semitones`` are None where a turn has several voices. ``runaway`` says why a turn is one:
+    ``max_length``, ``too_long`` or ``trailing_silence``. ``click_ratio``, ``lead_noise_dbfs`` and
+    ``final_pitch_semitones`` are None where there is nothing to measure. ``ending`` is the text's.
     """
 
     source: str
@@ -49,6 +51,8 @@ class JudgedTurn:
     n_borders: int
     n_clicks: int
     click_ratio: float | None
+    ending: Ending
+    final_pitch_semitones: float | None
     ttfa_ms: float | None
 
 
@@ -121,6 +125,8 @@ def _judge(
         n_borders=clicks.n_borders,
         n_clicks=clicks.n_clicks,
         click_ratio=clicks.ratio,
+        ending=ending_of(turn.text),
+        final_pitch_semitones=judges.final_pitch(turn.samples, SAMPLE_RATE) if audible and turn.voice else None,
         ttfa_ms=turn.ttfa_ms,
     )
 

@@ -14,10 +14,10 @@ from rich.table import Table
 from streamer import __version__
 from streamer.evaluation.judging import JudgedTurn
 
-_PACKAGES = ("torch", "faster-whisper", "Resemblyzer", "numpy")
+_PACKAGES = ("torch", "faster-whisper", "Resemblyzer", "librosa", "numpy")
 _HEADERS = (
     "source", "voice", "turns", "WER", "ACC", "ACC all", "SIM", "runaway", "border", "clicks", "s/turn",
-    "lead s", "trail s", "noise dB", "TTFA ms",
+    "lead s", "trail s", "noise dB", "rise st", "TTFA ms",
 )  # fmt: skip
 
 
@@ -26,6 +26,7 @@ class Summary:
     """Means over some turns, None where no turn has the figure.
 
     ``word_error_rate`` is errors by words, ``click_ratio`` weighs turns by their borders, ``ttfa_ms`` is the median.
+    ``question_rise_semitones``: how much higher yes/no questions end than statements.
     """
 
     turns: int
@@ -40,6 +41,7 @@ class Summary:
     leading_seconds: float
     trailing_seconds: float
     lead_noise_dbfs: float | None
+    question_rise_semitones: float | None
     ttfa_ms: float | None
 
     @classmethod
@@ -61,6 +63,7 @@ class Summary:
             leading_seconds=float(np.mean([turn.leading_seconds for turn in turns])),
             trailing_seconds=float(np.mean([turn.trailing_seconds for turn in turns])),
             lead_noise_dbfs=_mean([turn.lead_noise_dbfs for turn in turns]),
+            question_rise_semitones=_question_rise(turns),
             ttfa_ms=float(np.median(ttfa_ms)) if ttfa_ms else None,
         )
 
@@ -134,8 +137,16 @@ def _cells(s: Summary) -> list[str]:
         str(s.n_clicks),
         *(_number(seconds, 2) for seconds in times),
         _number(s.lead_noise_dbfs, 1),
+        _number(s.question_rise_semitones, 1),
         _number(s.ttfa_ms, 0),
     ]
+
+
+def _question_rise(turns: Sequence[JudgedTurn]) -> float | None:
+    """The mean final pitch of yes/no questions above that of statements; None without one of each."""
+    asked = _mean([turn.final_pitch_semitones for turn in turns if turn.ending == "yes_no_question"])
+    stated = _mean([turn.final_pitch_semitones for turn in turns if turn.ending == "statement"])
+    return None if asked is None or stated is None else asked - stated
 
 
 def _number(value: float | None, digits: int) -> str:

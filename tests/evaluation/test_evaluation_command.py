@@ -119,6 +119,23 @@ def test_limits_that_are_not_kept_give_exit_code_1(
     assert settings["sampling"] == {"audio_top_k": 5} and settings["max_wer"] == 0.2 and settings["url"] == url
 
 
+def test_the_set_of_questions_says_how_much_they_rise(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "questions.json"
+    arguments = parsed("--url", url, "--dialogues", "questions", "--limit", "1", "--json", out)
+    assert evaluate.evaluate(arguments, lambda: judges("", "")) == 0
+    report = json.loads(out.read_text())
+    asked, stated = report["turns"]
+    assert (asked["ending"], stated["ending"]) == ("yes_no_question", "statement")
+    rise = asked["final_pitch_semitones"] - stated["final_pitch_semitones"]
+    summary = report["summary"]["model"]
+    assert summary["all"]["question_rise_semitones"] == pytest.approx(rise)
+    assert summary[asked["voice"]]["question_rise_semitones"] is None
+    rows = rows_of(capsys.readouterr().out)
+    assert rows["model", "all"][-2] == f"{rise:.1f}" and rows["model", asked["voice"]][-2] == "–"
+
+
 def test_a_script_in_one_pass_has_one_line_without_voices(
     url: str, dialogues: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +227,7 @@ def test_bad_recordings_folders_of_voices_and_addresses_are_one_line(
 
 def test_shipped_dialogues_are_known_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert evaluate.dialogue_file("held_out").is_file() and evaluate.dialogue_file("long").is_file()
+    names = ("held_out", "long", "questions", "numbers", "names")
+    assert all(evaluate.dialogue_file(name).is_file() for name in names)
     assert evaluate.dialogue_file("mine.jsonl") == Path("mine.jsonl")
     assert evaluate.dialogue_file("../eval/long") == Path("../eval/long")

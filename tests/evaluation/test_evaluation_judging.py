@@ -8,7 +8,7 @@ from io import StringIO
 
 import numpy as np
 import pytest
-from evaluation.stand_ins import SpectrumEncoder, TellTale, silence, tone
+from evaluation.stand_ins import SpectrumEncoder, TellTale, crossing_pitch, judges, silence, tone
 from rich.console import Console
 
 import streamer
@@ -36,7 +36,7 @@ def spoken(
 
 
 def judge(turn: SpokenTurn, heard: str = "hi there") -> JudgedTurn:
-    (judged,) = judge_turns([turn], REFERENCES, FRAME, Judges(TellTale([heard]), SpectrumEncoder()))
+    (judged,) = judge_turns([turn], REFERENCES, FRAME, judges(heard))
     return judged
 
 
@@ -64,8 +64,9 @@ def test_the_right_voice_is_the_nearest_in_the_dialogue_or_among_all() -> None:
 def test_a_silent_turn_has_said_nothing_in_nobodys_voice() -> None:
     recogniser = TellTale([])
     turns = [spoken("low", silence(1.0)), spoken("low", np.zeros(0, np.float32))]
-    for turn in judge_turns(turns, REFERENCES, FRAME, Judges(recogniser, SpectrumEncoder())):
+    for turn in judge_turns(turns, REFERENCES, FRAME, Judges(recogniser, SpectrumEncoder(), crossing_pitch)):
         assert (turn.n_errors, turn.similarity, turn.nearest_voice) == (2, 0.0, None)
+        assert turn.final_pitch_semitones is None
         assert turn.right_in_dialogue is turn.right_among_all is False
     assert recogniser.heard == []
 
@@ -73,7 +74,16 @@ def test_a_silent_turn_has_said_nothing_in_nobodys_voice() -> None:
 def test_voices_are_not_judged_where_several_speak() -> None:
     turn = judge(spoken(None, tone(600, 1.0)))
     assert turn.right_in_dialogue is turn.right_among_all is turn.similarity is turn.nearest_voice is None
+    assert turn.final_pitch_semitones is None
     assert turn.n_errors == 0
+
+
+def test_a_turn_has_the_ending_of_its_text_and_of_its_sound() -> None:
+    """Four fifths at 600 Hz and one at 1200 Hz make 720 Hz on average."""
+    risen = judge(spoken("mid", np.concatenate((tone(600, 0.8), tone(1200, 0.2))), "There. Is it?"))
+    assert risen.ending == "yes_no_question"
+    assert risen.final_pitch_semitones == pytest.approx(12 * np.log2(1200 / 720), abs=0.1)
+    assert judge(spoken("mid", tone(600, 1.0))).ending == "statement"
 
 
 def test_expected_length_counts_letters_as_they_are_said() -> None:
@@ -120,6 +130,8 @@ TURN = JudgedTurn(
     n_borders=10,
     n_clicks=1,
     click_ratio=1.0,
+    ending="statement",
+    final_pitch_semitones=-4.0,
     ttfa_ms=100.0,
 )
 OTHER = replace(
@@ -136,6 +148,8 @@ OTHER = replace(
     n_borders=30,
     n_clicks=2,
     click_ratio=3.0,
+    ending="yes_no_question",
+    final_pitch_semitones=1.5,
     ttfa_ms=None,
 )
 
@@ -157,6 +171,17 @@ def test_means_weigh_words_turns_and_borders() -> None:
     assert named["codec"]["all"].similarity == 0.8
 
 
+def test_questions_rise_by_what_they_end_above_statements() -> None:
+    """Means of either, without turns that have no pitch; questions that yes or no would not answer don't count."""
+    turns = [OTHER, TURN, replace(OTHER, final_pitch_semitones=3.5), replace(TURN, final_pitch_semitones=-2.0)]
+    turns += [replace(turn, final_pitch_semitones=None) for turn in (OTHER, TURN)]
+    turns += [replace(OTHER, ending="other_question", final_pitch_semitones=-9.0)]
+    assert Summary.of(turns).question_rise_semitones == pytest.approx(2.5 - -3.0)
+    assert Summary.of([OTHER]).question_rise_semitones is None
+    assert Summary.of([TURN]).question_rise_semitones is None
+    assert Summary.of([TURN, replace(OTHER, final_pitch_semitones=None)]).question_rise_semitones is None
+
+
 def test_figures_that_nobody_has_are_none_and_a_dash() -> None:
     bare = replace(
         TURN, voice=None, right_in_dialogue=None, right_among_all=None, similarity=None, n_borders=0, click_ratio=None,
@@ -166,7 +191,7 @@ def test_figures_that_nobody_has_are_none_and_a_dash() -> None:
     assert list(named["model"]) == ["all"]
     summary = named["model"]["all"]
     assert summary.speaker_accuracy is summary.similarity is summary.click_ratio is summary.ttfa_ms is None
-    assert printed([bare]).splitlines()[3].count("–") == 6
+    assert printed([bare]).splitlines()[3].count("–") == 7
 
 
 def printed(turns: list[JudgedTurn]) -> str:
@@ -199,8 +224,10 @@ def test_the_table_has_a_line_for_each_voice_and_for_all_of_each_source() -> Non
         "0.10",
         "0.30",
         "-60.0",
+        "–",
         "100",
     ]
+    assert rows[2][-2:] == ["5.5", "100"]
 
 
 def test_the_report_is_json_with_every_turn() -> None:
@@ -208,7 +235,7 @@ def test_the_report_is_json_with_every_turn() -> None:
     assert (report["model"], report["settings"]) == ("tiny", {"seed": 3})
     assert report["turns"] == [asdict(TURN), asdict(OTHER)]
     assert report["summary"]["model"]["mid"] == asdict(Summary.of([OTHER]))
-    assert {"python", "torch", "faster-whisper", "Resemblyzer"} <= report["versions"].keys()
+    assert {"python", "torch", "faster-whisper", "Resemblyzer", "librosa"} <= report["versions"].keys()
     assert report["versions"]["torch"] and report["versions"]["streamer"] == streamer.__version__
 
 
