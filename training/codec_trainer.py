@@ -19,7 +19,7 @@ from training.codec_losses import SCALE_GROUPS, SCALES, SpectralLoss, border_rat
 from training.codec_network import CodecNetwork, Quantized
 
 _WARM_UP_STEPS = 50
-_PROFILE_WEIGHT = 3.0
+_PROFILE_WEIGHT, _HARMONIC_WEIGHT = 3.0, 1.0
 _COMMITMENT_WEIGHT, _CODEBOOK_WEIGHT = 0.0625, 0.25
 _KEEP_WEIGHT, _HEARD_ANEW_SHARE = 1.0, 0.25
 _ALL_BOOKS_SHARE = 0.6
@@ -211,8 +211,10 @@ class CodecTrainer:
         made.requires_grad_()
         spectral = self._spectral(made, target, [rng.choice(group) for group in SCALE_GROUPS])
         profile = profile_distance(made, target, self._patch_samples)
-        (gradient,) = torch.autograd.grad(spectral + _PROFILE_WEIGHT * profile, made)
-        report |= {"spectral": spectral.item(), "profile": profile.item()}
+        harmonic = self._spectral.harmonic(made, target)
+        loss = spectral + _PROFILE_WEIGHT * profile + _HARMONIC_WEIGHT * harmonic
+        (gradient,) = torch.autograd.grad(loss, made)
+        report |= {"spectral": spectral.item(), "profile": profile.item(), "harmonic": harmonic.item()}
         if self._adversary is not None:
             report["discriminators"] = self._adversary.train(made, target)
             if share := self.config.adversarial_share_at(self.step):
@@ -231,8 +233,9 @@ class CodecTrainer:
     def measure(self, corpus: SpeechCorpus, n_recordings: int) -> dict[str, dict[str, float]]:
         """By voice, on its first held-out recordings, in float32 and with all codebooks.
 
-        ``spectral``: mean over all scales; ``profile``: as in training; ``frame_ratio`` and ``patch_ratio``: energy of
-        the second difference at the borders by its mean, of which the recordings' own is ``*_ratio_target``.
+        ``spectral``: mean over all scales; ``profile`` and ``harmonic``: as in training; ``frame_ratio`` and
+        ``patch_ratio``: energy of the second difference at the borders by its mean, of which the recordings' own is
+        ``*_ratio_target``.
         """
         frame_samples = self.network.config.frame_samples
         report = {}
@@ -243,6 +246,7 @@ class CodecTrainer:
             report[voice] = {
                 "spectral": self._spectral(made, target, range(len(SCALES))).item(),
                 "profile": profile_distance(made, target, self._patch_samples).item(),
+                "harmonic": self._spectral.harmonic(made, target).item(),
                 "frame_ratio": border_ratio(made, frame_samples),
                 "frame_ratio_target": border_ratio(target, frame_samples),
                 "patch_ratio": border_ratio(made, self._patch_samples),
