@@ -120,6 +120,27 @@ def test_spectral_loss_is_zero_for_the_same_and_grows_with_noise() -> None:
     assert both == pytest.approx((loss(target + noise, target, [0]) + loss(target + noise, target, [3])).item() / 2)
 
 
+def test_harmonic_loss_tells_a_low_voice_from_a_whisper_whatever_the_phases() -> None:
+    generator = torch.Generator().manual_seed(3)
+    loss = SpectralLoss(24_000)
+    seconds = torch.arange(24_000) / 24_000
+
+    def voice(pitch_hz: float) -> torch.Tensor:
+        phases = 2 * torch.pi * torch.rand(13, generator=generator)
+        waves = [torch.cos(2 * torch.pi * pitch_hz * k * seconds + phases[k]) for k in range(1, 13)]
+        return 0.02 * torch.stack(waves).sum(0, keepdim=True)
+
+    spectrum = torch.fft.rfft(torch.randn(1, 24_000, generator=generator))
+    spectrum[:, 1100:] = 0
+    noise = torch.fft.irfft(spectrum)
+    low = voice(90)
+    whisper = noise * low.std() / noise.std()
+    assert loss.harmonic(low, low) == 0
+    other_phases, other_pitch = loss.harmonic(voice(90), low), loss.harmonic(voice(95), low)
+    assert 4 * other_phases < loss.harmonic(whisper, low)
+    assert 4 * other_phases < other_pitch
+
+
 @pytest.mark.parametrize(("window", "n_mels"), [(2048, 100), (512, 64)])
 def test_mel_bands_cover_all_frequencies(window: int, n_mels: int) -> None:
     bands = mel_bands(24_000, window, n_mels)
