@@ -25,7 +25,7 @@ from streamer.voices import Voice, VoiceRegistry
 ASSETS = Path(__file__).parent / "assets"
 PUBLISHED_CODEC = "OpenMOSS-Team/MOSS-Audio-Tokenizer"
 # Who speaks when a client names no voice: neighbours that are told apart.
-EMBEDDED_ORDER = ("heart", "joe", "heart_low")
+EMBEDDED_ORDER = ("heart", "joe", "nell", "heart_low")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -35,7 +35,7 @@ def voice_file(folder: Path, name: str = "ann", **changes: Any) -> Path:
 
 def test_the_embedded_voices() -> None:
     registry = VoiceRegistry.from_folders([ASSETS / "voices"], codec().config)
-    assert [voice.id for voice in registry.list()] == ["heart", "heart_low", "joe"]
+    assert [voice.id for voice in registry.list()] == ["heart", "heart_low", "joe", "nell"]
     assert {voice.licence for voice in registry.list()} == {"Apache-2.0", "CC0-1.0"}
     for voice in registry.list():
         assert voice.codes.shape == (33, 8)
@@ -44,7 +44,7 @@ def test_the_embedded_voices() -> None:
         assert voice is registry.get(voice.id)
 
 
-@pytest.mark.parametrize("name", ["heart", "joe", "heart_low"])
+@pytest.mark.parametrize("name", ["heart", "joe", "heart_low", "nell"])
 def test_the_embedded_voices_are_made_from_the_recordings(name: str) -> None:
     made = Voice.from_audio(name, RECORDINGS / f"{name}.wav", "x", codec())
     kept = Voice.from_file(ASSETS / "voices" / f"{name}.json")
@@ -56,10 +56,10 @@ def log_spectrum(samples: np.ndarray) -> np.ndarray:
     return np.log(np.abs(np.fft.rfft(frames))[:, :256] + 1e-3).ravel()
 
 
-@pytest.mark.parametrize("name", ["heart", "joe", "heart_low"])
+@pytest.mark.parametrize("name", ["heart", "joe", "heart_low", "nell"])
 def test_a_voice_decodes_to_its_own_recording(name: str) -> None:
     decoded = codec().decode(Voice.from_file(ASSETS / "voices" / f"{name}.json").codes).numpy()
-    for other in ("heart", "joe", "heart_low"):
+    for other in ("heart", "joe", "heart_low", "nell"):
         recording = log_spectrum(load_audio(RECORDINGS / f"{other}.wav", 5))
         likeness = np.corrcoef(log_spectrum(decoded), recording)[0, 1]
         assert likeness > 0.75 if other == name else likeness < 0.5
@@ -69,7 +69,7 @@ def test_unknown_voice_lists_the_known_ones() -> None:
     registry = VoiceRegistry.from_folders([ASSETS / "voices"], codec().config)
     with pytest.raises(UnknownVoice) as caught:
         registry.get("nobody")
-    assert str(caught.value) == "no voice 'nobody'; known voices: heart, heart_low, joe"
+    assert str(caught.value) == "no voice 'nobody'; known voices: heart, heart_low, joe, nell"
     with pytest.raises(UnknownVoice, match="known voices: none"):
         VoiceRegistry().get("nobody")
 
