@@ -51,8 +51,8 @@ def trainer_of(network: DelayNetwork, config: TrainConfig = SMALL) -> Trainer:
 
 @torch.no_grad()
 def test_network_gives_the_servers_logits_also_when_packed(network: DelayNetwork, maker: SampleMaker) -> None:
-    batch = batch_of(maker, 1)
-    assert batch.documents.max() > 1
+    batch = batch_of(maker, 3)
+    assert batch.documents[0].max() > 1
     inside = batch.documents[0] == 2
     model = streamer.DelayModel.from_pretrained(MODEL)
     text, codes = model.logits(batch.rows[0, inside])
@@ -63,7 +63,7 @@ def test_network_gives_the_servers_logits_also_when_packed(network: DelayNetwork
 
 @torch.no_grad()
 def test_loss_is_the_mean_over_learned_cells(network: DelayNetwork, maker: SampleMaker) -> None:
-    batch = batch_of(maker, 2)
+    batch = batch_of(maker, 3)
     forward = network(batch.rows, batch.positions, batch.documents)
     text, codes = code_losses(network, forward, batch, [0, 5])
     hidden = forward.hidden
@@ -91,7 +91,7 @@ def test_the_alignment_heads_scores_are_those_of_its_layer(network: DelayNetwork
     attention = network.language_model.get_submodule(f"layers.{layer}.self_attn")
     seen: list[torch.Tensor] = []
     attention.register_forward_hook(lambda module, args, result: seen.append(result[1]))
-    batch = batch_of(maker, 1)
+    batch = batch_of(maker, 3)
     forward = network(batch.rows, batch.positions, batch.documents)
     assert torch.equal(forward.scores, seen[0][:, head])
     # A row cannot look at later ones, nor into another document.
@@ -103,7 +103,7 @@ def test_the_alignment_heads_scores_are_those_of_its_layer(network: DelayNetwork
 def test_guide_and_sound_losses_are_the_mean_over_their_rows(
     network: DelayNetwork, maker: SampleMaker, table: SoundTable
 ) -> None:
-    batch = batch_of(maker, 2)
+    batch = batch_of(maker, 3)
     forward = network(batch.rows, batch.positions, batch.documents)
     log_attention = forward.scores.log_softmax(-1)
     each = [
@@ -135,7 +135,7 @@ def test_held_out_losses_are_logged_and_teach_nothing(maker: SampleMaker, table:
     run(trainer, maker, maker, table.sounds, tmp_path, save_seconds=1e9)
     (line,) = map(json.loads, (tmp_path / LOG).read_text().splitlines())
     weights = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
-    again = trainer.held_out([batch_of(maker, 1)])
+    again = trainer.held_out([batch_of(maker, 3)])
     assert set(again) == {f"held_out{book}" for book in range(8)} <= set(line)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.network.state_dict().items())
 
@@ -185,7 +185,7 @@ def test_export_is_a_checkpoint_the_server_loads(network: DelayNetwork, maker: S
     export(network.state_dict(), MODEL, tmp_path)
     model = streamer.DelayModel.from_pretrained(tmp_path)
     assert model.default_sampling == streamer.DelayModel.from_pretrained(MODEL).default_sampling
-    rows = batch_of(maker, 4).rows[0, :50]
+    rows = batch_of(maker, 3).rows[0, :50]
     with torch.no_grad():
         hidden = network(rows[None], torch.arange(50)[None], torch.ones(1, 50, dtype=torch.int64)).hidden[0]
         assert torch.allclose(model.logits(rows)[0], network.lm_heads[0](hidden), atol=0.05)
