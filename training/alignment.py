@@ -77,7 +77,7 @@ def border_errors(
     sample = make_sample(tokenizer, config, table, turns, said, references)
     length = len(sample.rows)
     document = torch.ones(1, length, dtype=torch.int64)
-    attention = network(sample.rows[None], torch.arange(length)[None], document).scores[0].float().softmax(-1)
+    attention = network(sample.rows[None], torch.arange(length)[None], document).alignment_scores[0].float().softmax(-1)
 
     first = int((sample.rows[:, 0] == config.audio_start_token_id).nonzero()[-1])
     rows = word_rows(tokenizer, sample.rows[:first, 0].tolist(), tokenizer(format_script(turns))["input_ids"])

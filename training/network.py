@@ -18,16 +18,20 @@ from streamer.models import DelayConfig, LanguageConfig
 # The head that is taught to look at the word being said, and the layer under it, where words are to have their sounds.
 ALIGNMENT_HEAD = (3, 0)
 _SOUND_LAYER = ALIGNMENT_HEAD[0] - 1
+# There, too, words are to have their voice: the head that is taught to look at the reference of who says them.
+REFERENCE_HEAD = (_SOUND_LAYER, 0)
 
 
 class Forward(NamedTuple):
     """``hidden``: (B, L, hidden), what the heads read. ``words``: (B, L, hidden), what the layer under the alignment
-    head puts out. ``scores``: (B, L, L), the alignment head's, before the softmax; minus infinity where it cannot look.
+    head puts out. ``alignment_scores`` and ``reference_scores``: (B, L, L), of the two heads that are taught where to
+    look, before the softmax; minus infinity where they cannot.
     """
 
     hidden: torch.Tensor
     words: torch.Tensor
-    scores: torch.Tensor
+    alignment_scores: torch.Tensor
+    reference_scores: torch.Tensor
 
 
 class DelayNetwork(nn.Module):
@@ -80,14 +84,16 @@ class Backbone(nn.Module):
         angles = positions[..., None].float() * self.inverse_frequencies  # (B, L, D/2)
         cos, sin = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
         words = x
-        scores = bias[:, 0]
+        alignment_scores = reference_scores = bias[:, 0]
         for index, layer in enumerate(self.layers):
             x, layer_scores = layer(x, cos, sin, bias)
             if index == _SOUND_LAYER:
                 words = x
             if index == ALIGNMENT_HEAD[0]:
-                scores = layer_scores[:, ALIGNMENT_HEAD[1]]
-        return Forward(normalize(self.norm, x), words, scores)
+                alignment_scores = layer_scores[:, ALIGNMENT_HEAD[1]]
+            if index == REFERENCE_HEAD[0]:
+                reference_scores = layer_scores[:, REFERENCE_HEAD[1]]
+        return Forward(normalize(self.norm, x), words, alignment_scores, reference_scores)
 
 
 class Layer(nn.Module):

@@ -10,7 +10,7 @@ import torch
 
 from training.samples import Sample
 
-_MISSES_TO_CLOSE = 12
+_MOST_TOO_LONG = 100
 
 
 class DrawsSamples(Protocol):
@@ -27,9 +27,11 @@ class Batch:
     rows: torch.Tensor
     targets: torch.Tensor
     learned: torch.Tensor
+    begins: torch.Tensor
     positions: torch.Tensor
     documents: torch.Tensor
     sounds: torch.Tensor
+    speakers: torch.Tensor
     guide: torch.Tensor
     guide_weights: torch.Tensor
 
@@ -46,32 +48,46 @@ class Batch:
 def draw_batch(
     maker: DrawsSamples, rng: random.Random, n_sequences: int, n_rows: int, empty_row: torch.Tensor
 ) -> Batch:
-    """Fill ``n_sequences`` of ``n_rows`` with samples; one that no longer fits is left out. empty_row: (1 + n_vq,)."""
+    """Samples for ``n_sequences`` of ``n_rows``: the longest go first, each into the first sequence that has room.
+
+    What finds no room, mostly short ones, is left out; so are samples too long for any. empty_row: (1 + n_vq,).
+    ValueError where all are.
+    """
     shape = (n_sequences, n_rows)
     rows = empty_row.repeat(*shape, 1)
     batch = Batch(
         rows=rows,
         targets=rows.clone(),
         learned=torch.zeros(rows.shape, dtype=torch.bool),
+        begins=torch.zeros(shape, dtype=torch.bool),
         positions=torch.zeros(shape, dtype=torch.int64),
         documents=torch.zeros(shape, dtype=torch.int64),
         sounds=torch.full(shape, -1),
+        speakers=torch.zeros(shape, dtype=torch.int64),
         guide=torch.zeros(*shape, 2, dtype=torch.int64),
         guide_weights=torch.zeros(*shape, 2),
     )
-    for sequence in range(n_sequences):
-        begin = document = misses = 0
-        while misses < _MISSES_TO_CLOSE:
-            sample = maker.draw(rng)
-            end = begin + len(sample.rows)
-            if end > n_rows:
-                misses += 1
-                continue
-            document += 1
-            for name in ("rows", "targets", "learned", "sounds", "guide_weights"):
-                getattr(batch, name)[sequence, begin:end] = getattr(sample, name)
-            batch.guide[sequence, begin:end] = sample.guide + begin
-            batch.positions[sequence, begin:end] = torch.arange(end - begin)
-            batch.documents[sequence, begin:end] = document
-            begin = end
+    samples: list[Sample] = []
+    n_drawn = n_too_long = 0
+    while n_drawn < n_sequences * n_rows:
+        sample = maker.draw(rng)
+        if len(sample.rows) <= n_rows:
+            samples.append(sample)
+            n_drawn += len(sample.rows)
+        elif (n_too_long := n_too_long + 1) > _MOST_TOO_LONG and not samples:
+            raise ValueError(f"rows is {n_rows}: {n_too_long} samples were drawn, and each of them is longer")
+    ends, documents = [0] * n_sequences, [0] * n_sequences
+    for sample in sorted(samples, key=lambda sample: -len(sample.rows)):
+        length = len(sample.rows)
+        sequence = next((i for i, end in enumerate(ends) if end + length <= n_rows), None)
+        if sequence is None:
+            continue
+        begin = ends[sequence]
+        end = ends[sequence] = begin + length
+        documents[sequence] += 1
+        for name in ("rows", "targets", "learned", "begins", "sounds", "speakers", "guide_weights"):
+            getattr(batch, name)[sequence, begin:end] = getattr(sample, name)
+        batch.guide[sequence, begin:end] = sample.guide + begin
+        batch.positions[sequence, begin:end] = torch.arange(length)
+        batch.documents[sequence, begin:end] = documents[sequence]
     return batch

@@ -18,15 +18,14 @@ import numpy as np
 import torch
 
 from streamer.models import DelayConfig
-from streamer.text import Turn, build_prompt, format_script, merge_neighbours
+from streamer.text import MAX_SPEAKERS, Turn, build_prompt, format_script, merge_neighbours
 from streamer.text.delay_pattern import delay_codes
 from training.encode import LEAD_FRAMES, TAIL_FRAMES
 from training.words import SoundTable, word_spans, words_of
 
-# As many dialogues of three and more as of one and two: where two alternate, a voice can be had from the turn before
-# last, and who is named need not be read.
-_N_TURNS, _N_TURNS_WEIGHTS = (1, 2, 3, 4, 5, 6), (0.10, 0.18, 0.24, 0.22, 0.15, 0.11)
-_N_SPEAKERS, _N_SPEAKERS_WEIGHTS = (1, 2, 3, 4, 5), (0.10, 0.34, 0.26, 0.16, 0.14)
+_N_TURNS, _N_TURNS_WEIGHTS = (1, 2, 3, 4, 5, 6), (0.12, 0.22, 0.24, 0.20, 0.13, 0.09)
+# Where two alternate, a voice can be had from the turn before last, and who is named need not be read.
+_N_SPEAKERS, _N_SPEAKERS_WEIGHTS = (1, 2, 3, 4, 5), (0.07, 0.36, 0.26, 0.16, 0.15)
 _REFERENCE_FRAMES = (18, 36)
 _P_REFERENCES, _P_ANY_TAGS, _P_TWO_UTTERANCES, _P_NOISE = 0.95, 0.3, 0.2, 0.6
 _HIGHEST_NOISE = 0.12
@@ -35,14 +34,17 @@ _SHARE_POWER = 0.3
 _EDGE_FRAMES = 0.5
 # Where one word gives way to the next is known to about this.
 _BORDER_FRAMES = 1.5
+# Rows in which another voice is taken up.
+_BEGIN_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One recording: its text and its codes (frames, n_vq) int64."""
+    """One recording: its text, its codes (frames, n_vq) int64, and the number of its voice, -1 where it has none."""
 
     text: str
     codes: torch.Tensor
+    voice: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,18 @@ class Sample:
     """One document of L rows.
 
     rows: (L, 1 + n_vq) int64, what the model sees; targets: the same without noise; learned: (L, 1 + n_vq) bool, which
-    targets the row before is to predict. sounds: (L,) int64, the row of the sound table at a word's last byte, else -1.
-    guide: (L, 2) int64, last bytes of the two words being said when the next row's frame begins, with guide_weights
-    (L, 2), 0 where nothing is said.
+    targets the row before is to predict. begins: (L,) bool, the first rows of another speaker. sounds: (L,) int64, the
+    row of the sound table at a word's last byte, else -1. speakers: (L,) int64, where there are references, whose they
+    are, and who says the text of the script, 1 to 5; else 0. guide: (L, 2) int64, last bytes of the two words being
+    said when the next row's frame begins, with guide_weights (L, 2), 0 where nothing is said.
     """
 
     rows: torch.Tensor
     targets: torch.Tensor
     learned: torch.Tensor
+    begins: torch.Tensor
     sounds: torch.Tensor
+    speakers: torch.Tensor
     guide: torch.Tensor
     guide_weights: torch.Tensor
 
@@ -95,7 +100,7 @@ class CodedCorpus:
     def draw(self, voice: str, rng: random.Random) -> Utterance:
         """A random utterance of a voice."""
         text, codes = rng.choice(self._utterances[voice])
-        return Utterance(text, torch.from_numpy(codes.astype(np.int64)))
+        return Utterance(text, torch.from_numpy(codes.astype(np.int64)), self.voices.index(voice))
 
 
 class SampleMaker:
@@ -118,17 +123,15 @@ class SampleMaker:
             spoken = [self._corpus.draw(voices[speaker], rng) for _ in range(1 + (rng.random() < _P_TWO_UTTERANCES))]
             turns.append(Turn(speaker, " ".join(u.text for u in spoken)))
             said.extend(spoken)
-        references = self._references(turns, voices, rng) if rng.random() < _P_REFERENCES else None
+        references = self._references(voices, rng) if rng.random() < _P_REFERENCES else None
         noise = rng.uniform(0, _HIGHEST_NOISE) if rng.random() < _P_NOISE else 0.0
         return make_sample(self._tokenizer, self._config, self._table, turns, said, references, noise, rng)
 
-    def _references(
-        self, turns: Sequence[Turn], voices: dict[int, str], rng: random.Random
-    ) -> list[torch.Tensor | None]:
-        """A stretch of another recording of everyone who speaks."""
-        speakers = {turn.speaker for turn in turns}
-        references: list[torch.Tensor | None] = [None] * max(speakers)
-        for speaker in sorted(speakers):
+    def _references(self, voices: Mapping[int, str], rng: random.Random) -> list[torch.Tensor | None]:
+        """A stretch of another recording of everyone, also of who says nothing: the server's prompts have the voices
+        of all who ever spoke, and the turns of the last seconds."""
+        references: list[torch.Tensor | None] = [None] * max(voices)
+        for speaker in sorted(voices):
             codes = self._corpus.draw(voices[speaker], rng).codes
             length = rng.randint(*_REFERENCE_FRAMES)
             begin = rng.randint(0, max(0, len(codes) - length))
@@ -170,7 +173,15 @@ def make_sample(
         learned[first + book : first + book + n_frames, 1 + book] = True
     heard = with_noise(block, noise, config.audio_vocab_size, rng) if noise and rng else block
 
+    begins = torch.zeros(len(targets), dtype=torch.bool)
+    at = first
+    for before, utterance in zip((None, *said), said, strict=False):
+        if before is None or before.voice != utterance.voice:
+            begins[at : at + _BEGIN_ROWS] = True
+        at += len(utterance.codes)
+
     sounds = torch.full((len(targets),), -1)
+    speakers = torch.zeros(len(targets), dtype=torch.int64)
     guide = torch.zeros(len(targets), 2, dtype=torch.int64)
     guide_weights = torch.zeros(len(targets), 2)
     rows_of_words = word_rows(tokenizer, prompt[:, 0].tolist(), tokenizer(script)["input_ids"])
@@ -179,9 +190,11 @@ def make_sample(
         raise ValueError(f"{script!r}: {len(rows_of_words)} words in the prompt, {len(words)} in the recordings")
     for word, row in zip(words, rows_of_words, strict=True):
         sounds[row] = table.index(word.text)
+    if references is not None:
+        speakers[: len(prompt)] = _speakers(tokenizer, prompt[:, 0], script, config.audio_user_slot_token_id)
     borders = torch.tensor(_word_times(said, table))  # (words, 2): begin and end, in frames of the block
     _guide(guide, guide_weights, torch.tensor(rows_of_words), borders, first)
-    return Sample(whole(heard), targets, learned, sounds, guide, guide_weights)
+    return Sample(whole(heard), targets, learned, begins, sounds, speakers, guide, guide_weights)
 
 
 def with_noise(codes: torch.Tensor, share: float, n_codes: int, rng: random.Random) -> torch.Tensor:
@@ -193,8 +206,7 @@ def with_noise(codes: torch.Tensor, share: float, n_codes: int, rng: random.Rand
 
 def word_rows(tokenizer: Any, prompt_ids: list[int], script_ids: list[int]) -> list[int]:
     """The prompt's rows with the last bytes of the script's words."""
-    length = len(script_ids)
-    begin = next(i for i in range(len(prompt_ids) - length, -1, -1) if prompt_ids[i : i + length] == script_ids)
+    begin = _script_row(prompt_ids, script_ids)
     text, row_of_byte = b"", []
     for row, token in enumerate(script_ids, start=begin):
         # Bytes have their own values as ids; what has an id of its own is a speaker tag, or a word of the template.
@@ -203,6 +215,25 @@ def word_rows(tokenizer: Any, prompt_ids: list[int], script_ids: list[int]) -> l
         text += piece
         row_of_byte.extend([row] * len(piece))
     return [row_of_byte[word.last_byte] for word in words_of(text.decode())]
+
+
+def _speakers(tokenizer: Any, prompt_ids: torch.Tensor, script: str, reference_id: int) -> torch.Tensor:
+    """(rows,): the number of the last tag, in the references and in the script; elsewhere 0."""
+    numbers = {tokenizer(f"[S{number}]")["input_ids"][0]: number for number in range(1, MAX_SPEAKERS + 1)}
+    script_ids = tokenizer(script)["input_ids"]
+    begin = _script_row(prompt_ids.tolist(), script_ids)
+    speakers = torch.zeros(len(prompt_ids), dtype=torch.int64)
+    last = 0
+    for row, token in enumerate(prompt_ids[: begin + len(script_ids)].tolist()):
+        last = numbers.get(token, last)
+        if row >= begin or token == reference_id:
+            speakers[row] = last
+    return speakers
+
+
+def _script_row(prompt_ids: list[int], script_ids: list[int]) -> int:
+    length = len(script_ids)
+    return next(i for i in range(len(prompt_ids) - length, -1, -1) if prompt_ids[i : i + length] == script_ids)
 
 
 def _word_times(said: Sequence[Utterance], table: SoundTable) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
+import math
 import re
 import shutil
 import sys
@@ -29,15 +29,12 @@ from streamer.models import DelayConfig, DelayModel, load_tokenizer
 from training.codec_checkpoint import CODEC
 from training.export import export
 from training.network import ALIGNMENT_HEAD, DelayNetwork
-from training.packing import Batch, draw_batch
-from training.progress import progress_bar
 from training.samples import CodedCorpus, SampleMaker
-from training.train_lm import MODEL, TrainConfig, Trainer
+from training.train_lm import MODEL, TrainConfig, Trainer, run
 from training.words import SoundTable
 
 _HEAD_DIM, _FEEDFORWARD = 64, 2.75
 _HELD_OUT_BATCHES = 4
-_UNTIMED_STEPS = 5
 _PROMPT_ROWS, _NEW_ROWS, _TURNS = 100, 200, 3
 _FRAMES_PER_SECOND = 12.5
 
@@ -116,22 +113,8 @@ def learn(size: Size, options: argparse.Namespace) -> Learned:
     train = TrainConfig(options.steps, options.learning_rate, options.sequences, options.rows, seed=options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(network, train, sounds.n_sounds, device, compiled=options.compile)
-    empty_row = torch.tensor([config.pad_token_id, *[config.audio_pad_code] * config.n_vq])
-
-    def batch_of(maker: SampleMaker, name: str) -> Batch:
-        return draw_batch(maker, random.Random(name), train.sequences, train.rows, empty_row)
-
-    n_rows, began_s = 0, time.monotonic()
-    with progress_bar(folder.name, train.steps, "steps") as bar:
-        while trainer.step < train.steps:
-            if trainer.step == min(_UNTIMED_STEPS, train.steps - 1):
-                n_rows, began_s = 0, time.monotonic()
-            batch = batch_of(makers[0], f"batch:{train.seed}:{trainer.step}")
-            report = trainer.train(batch, sounds.sounds)
-            n_rows += batch.n_rows
-            bar.advance(1, f"codebook 0: {report['code0']:.3f} nats")
-    rows_per_s = n_rows / (time.monotonic() - began_s)
-    losses = trainer.held_out([batch_of(makers[1], f"held out:{index}") for index in range(_HELD_OUT_BATCHES)])
+    rows_per_s = run(trainer, makers[0], makers[1], sounds.sounds, folder, math.inf)
+    losses = trainer.held_out([trainer.draw(makers[1], f"held out:{index}") for index in range(_HELD_OUT_BATCHES)])
     export(network.state_dict(), folder, folder)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     held_out = tuple(losses[f"held_out{book}"] for book in range(config.n_vq))
@@ -180,8 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=Size.of, nargs="+", default=sizes, metavar="WIDTHxLAYERS")
     parser.add_argument("--steps", type=int, default=250, help="of each size")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--sequences", type=int, default=8, help="sequences a step")
-    parser.add_argument("--rows", type=int, default=640, help="rows of a sequence")
+    parser.add_argument("--sequences", type=int, default=5, help="sequences a step")
+    parser.add_argument("--rows", type=int, default=1024, help="rows of a sequence")
     parser.add_argument("--model", type=Path, default=MODEL, help="checkpoint that all else is taken from")
     parser.add_argument("--codec", type=Path, default=CODEC)
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,7 @@ from torch import nn
 
 from streamer.models import DelayConfig, load_tokenizer
 from training.network import DelayNetwork, Forward
-from training.packing import Batch, draw_batch
+from training.packing import Batch, DrawsSamples, draw_batch
 from training.progress import progress_bar
 from training.samples import CodedCorpus, SampleMaker
 from training.words import SOUNDS_PER_WORD, SoundTable
@@ -32,7 +32,9 @@ MODEL = Path(__file__).parent.parent / "streamer" / "assets" / "model"
 STATE, LOG = "state.pt", "log.jsonl"
 _WARM_UP_STEPS = 40
 _FLAT_SHARE, _FINAL_SHARE = 0.25, 0.02
-_TEXT_WEIGHT, _SOUND_WEIGHT = 0.3, 0.3
+_TEXT_WEIGHT, _SOUND_WEIGHT, _REFERENCE_WEIGHT = 0.3, 0.3, 0.3
+# Once a voice speaks, it can be had from its own last frames; only at the beginning must its reference be found.
+_BEGIN_WEIGHT = 3.0
 # The alignment head is drawn hard to where words are thought to be at first, then left to find out better.
 _GUIDE_WEIGHT, _LATE_GUIDE_WEIGHT, _GUIDED_SHARE = 0.3, 0.03, 0.4
 _HELD_OUT_STEPS, _HELD_OUT_BATCHES = 200, 2
@@ -48,8 +50,8 @@ class TrainConfig:
 
     steps: int
     learning_rate: float = 1.5e-3
-    sequences: int = 8
-    rows: int = 640
+    sequences: int = 5
+    rows: int = 1024
     books_per_step: int = 5
     seed: int = 0
 
@@ -93,8 +95,8 @@ class Trainer:
         self._book_weights = (weights / weights.mean()).to(device)
 
     def train(self, batch: Batch, sounds: torch.Tensor) -> dict[str, float]:
-        """One optimisation step; the losses in nats: ``text``, ``sound``, ``guide``, and ``code<k>`` of the codebooks
-        that had their turn. ``sounds``: (words, SOUNDS_PER_WORD), what the batch's ``sounds`` are rows of."""
+        """One optimisation step; the losses in nats: ``text``, ``sound``, ``reference``, ``guide``, and ``code<k>`` of
+        the codebooks that had their turn. ``sounds``: (words, SOUNDS_PER_WORD), what the batch's are rows of."""
         rate = self.config.learning_rate_at(self.step)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -107,19 +109,21 @@ class Trainer:
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             forward = self._forward(batch.rows, batch.positions, batch.documents)
-            text, codes = code_losses(self.network, forward, batch, books)
+            text, codes = code_losses(self.network, forward, batch, books, _BEGIN_WEIGHT)
+            reference = reference_loss(forward, batch, self.network.config.audio_user_slot_token_id)
             sound = sound_loss(self.sound_head, forward, batch, sounds.to(self.device))
             guide = guide_loss(forward, batch)
         weights = self._book_weights[books]
         loss = (codes * weights).sum() / weights.sum() + _TEXT_WEIGHT * text + _SOUND_WEIGHT * sound
-        loss = loss + self.config.guide_weight_at(self.step) * guide
+        loss = loss + _REFERENCE_WEIGHT * reference + self.config.guide_weight_at(self.step) * guide
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self._optimizers:
             optimizer.step()
         self.step += 1
         named = {f"code{book}": value for book, value in zip(books, codes.tolist(), strict=True)}
-        return {"text": text.item(), "sound": sound.item(), "guide": guide.item(), **named}
+        report = {"text": text.item(), "sound": sound.item(), "reference": reference.item(), "guide": guide.item()}
+        return report | named
 
     @torch.no_grad()
     def held_out(self, batches: Sequence[Batch]) -> dict[str, float]:
@@ -132,6 +136,12 @@ class Trainer:
                 forward = self._forward(there.rows, there.positions, there.documents)
                 total += code_losses(self.network, forward, there, books)[1].cpu()
         return {f"held_out{book}": value for book, value in enumerate((total / len(batches)).tolist())}
+
+    def draw(self, maker: DrawsSamples, name: str) -> Batch:
+        """The batch of a name, always the same, as large as a step's."""
+        c = self.network.config
+        empty_row = torch.tensor([c.pad_token_id, *[c.audio_pad_code] * c.n_vq])
+        return draw_batch(maker, random.Random(name), self.config.sequences, self.config.rows, empty_row)
 
     def save(self, path: Path) -> None:
         """Put everything that the next step depends on in place whole."""
@@ -158,9 +168,10 @@ class Trainer:
 
 
 def code_losses(
-    network: DelayNetwork, forward: Forward, batch: Batch, books: Sequence[int]
+    network: DelayNetwork, forward: Forward, batch: Batch, books: Sequence[int], begin_weight: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cross-entropy of the learned cells: of the text ids, (), and of each of ``books``, (len(books),)."""
+    """Mean cross-entropy of the learned cells: of the text ids, (), and of each of ``books``, (len(books),), in which
+    rows where another speaker begins count ``begin_weight`` times."""
     # Row r predicts row r + 1; what a sequence begins with is never learned.
     wanted = batch.learned[:, 1:].any(-1).nonzero(as_tuple=True)
     hidden = forward.hidden[wanted]
@@ -170,8 +181,8 @@ def code_losses(
     columns = [1 + book for book in books]
     logits = network.audio_logits(hidden, books).float()
     each = F.cross_entropy(logits.flatten(0, 1), targets[:, columns].flatten(), reduction="none")
-    mask = learned[:, columns]
-    return text_loss, (each.view(mask.shape) * mask).sum(0) / mask.sum(0).clamp_min(1)
+    weights = learned[:, columns] * torch.where(batch.begins[:, 1:][wanted], begin_weight, 1.0)[:, None]
+    return text_loss, (each.view(weights.shape) * weights).sum(0) / weights.sum(0).clamp_min(1)
 
 
 def sound_loss(head: nn.Linear, forward: Forward, batch: Batch, sounds: torch.Tensor) -> torch.Tensor:
@@ -181,10 +192,21 @@ def sound_loss(head: nn.Linear, forward: Forward, batch: Batch, sounds: torch.Te
     return F.cross_entropy(logits, sounds[batch.sounds[at]].flatten())
 
 
+def reference_loss(forward: Forward, batch: Batch, reference_id: int) -> torch.Tensor:
+    """Mean of minus the logarithm of how much of the reference head's attention, from the script's text, is on the
+    reference of who says it. ``reference_id``: the text id of a reference's rows."""
+    is_reference = batch.rows[..., 0] == reference_id
+    at = (batch.speakers.gt(0) & ~is_reference).nonzero(as_tuple=True)
+    log_attention = forward.reference_scores[at].float().log_softmax(-1)
+    # Other documents' references weigh nothing: a row cannot look there.
+    right = is_reference[at[0]] & (batch.speakers[at[0]] == batch.speakers[at][:, None])
+    return -log_attention.masked_fill(~right, -torch.inf).logsumexp(-1).sum() / max(1, len(right))
+
+
 def guide_loss(forward: Forward, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy of the alignment head's attention against the words that are thought to be said."""
     spoken = batch.guide_weights.sum(-1).gt(0).nonzero(as_tuple=True)
-    log_attention = forward.scores[spoken].float().log_softmax(-1).gather(-1, batch.guide[spoken])
+    log_attention = forward.alignment_scores[spoken].float().log_softmax(-1).gather(-1, batch.guide[spoken])
     # A minus infinity with no weight must not become NaN.
     weights = batch.guide_weights[spoken]
     return -(log_attention.masked_fill(weights == 0, 0.0) * weights).sum(-1).mean()
@@ -222,51 +244,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(
     trainer: Trainer,
-    maker: SampleMaker,
-    held_out: SampleMaker,
+    maker: DrawsSamples,
+    held_out: DrawsSamples,
     sounds: torch.Tensor,
     folder: Path,
     save_seconds: float,
     minutes: float | None = None,
-) -> None:
-    """All steps that are left, with a line of ``log.jsonl`` for each and a state saved now and then.
+) -> float:
+    """All steps that are left, with a line of ``log.jsonl`` for each and a state saved now and then; returns rows/s,
+    the first steps apart, which compile.
 
     With ``minutes`` the number of steps is what fits into that time, as the first few show: for a machine on loan.
     """
-    config, c, timed_from = trainer.config, trainer.network.config, trainer.step + _UNTIMED_STEPS
-    empty_row = torch.tensor([c.pad_token_id, *[c.audio_pad_code] * c.n_vq])
-
-    def batch_of(source: SampleMaker, name: str) -> Batch:
-        return draw_batch(source, random.Random(name), config.sequences, config.rows, empty_row)
-
-    unseen = [batch_of(held_out, f"held out:{i}") for i in range(_HELD_OUT_BATCHES)]
+    config = trainer.config
+    timed_from = min(trainer.step + _UNTIMED_STEPS, config.steps - 1)
+    unseen = [trainer.draw(held_out, f"held out:{i}") for i in range(_HELD_OUT_BATCHES)]
     folder.mkdir(parents=True, exist_ok=True)
-    began = saved = time.monotonic()
-    n_rows, smooth, timed_at = 0, 0.0, began
+    began = saved = timed_at = time.monotonic()
+    n_rows, smooth, rate = 0, 0.0, 0.0
     with (folder / LOG).open("a", encoding="utf-8") as log, progress_bar("steps", config.steps, "steps") as bar:
         bar.advance(trainer.step)
         while trainer.step < trainer.config.steps:
-            if minutes and trainer.step == timed_from:
-                timed_at = time.monotonic()
+            if trainer.step == timed_from:
+                n_rows, timed_at = 0, time.monotonic()
             if minutes and trainer.step == timed_from + _TIMED_STEPS:
                 seconds_each = (time.monotonic() - timed_at) / _TIMED_STEPS
                 fitting = int((minutes * 60 - (time.monotonic() - began)) / seconds_each)
                 trainer.config = replace(config, steps=trainer.step + max(1, fitting))
                 bar.aim(trainer.config.steps)
-            batch = batch_of(maker, f"batch:{config.seed}:{trainer.step}")
+            batch = trainer.draw(maker, f"batch:{config.seed}:{trainer.step}")
             report = trainer.train(batch, sounds)
             if trainer.step % _HELD_OUT_STEPS == 0 or trainer.step == trainer.config.steps:
                 report |= trainer.held_out(unseen)
             n_rows += batch.n_rows
             smooth = report["code0"] if not smooth else 0.98 * smooth + 0.02 * report["code0"]
             log.write(json.dumps({"step": trainer.step, **{k: round(v, 4) for k, v in report.items()}}) + "\n")
-            rate = n_rows / (time.monotonic() - began)
+            rate = n_rows / (time.monotonic() - timed_at)
             bar.advance(1, f"codebook 0: {smooth:.3f} nats, {rate:.0f} rows/s")
             if time.monotonic() - saved > save_seconds:
                 saved = time.monotonic()
                 trainer.save(folder / STATE)
                 log.flush()
     trainer.save(folder / STATE)
+    return rate
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -280,8 +300,8 @@ def _parser() -> argparse.ArgumentParser:
         "--model", type=Path, default=MODEL, help="checkpoint to start from (default: the embedded one)"
     )
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--sequences", type=int, default=8, help="sequences a step")
-    parser.add_argument("--rows", type=int, default=640, help="rows of a sequence")
+    parser.add_argument("--sequences", type=int, default=5, help="sequences a step")
+    parser.add_argument("--rows", type=int, default=1024, help="rows of a sequence")
     parser.add_argument("--books", type=int, default=5, help="codebook heads trained a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,27 @@ def test_recordings_that_are_not_of_the_turns_are_refused(
         make_sample(tokenizer, config, table, TURNS, [SAID[0], SAID[2]], None)
 
 
+def test_the_first_rows_of_another_speaker_are_marked(tokenizer: Any, config: DelayConfig, table: SoundTable) -> None:
+    said = [replace(utterance, voice=voice) for utterance, voice in zip(SAID, (4, 4, 7), strict=True)]
+    sample = make_sample(tokenizer, config, table, TURNS, said, REFERENCES)
+    first = int((sample.rows[:, 0] == config.audio_start_token_id).nonzero()[-1]) + 1
+    marked = sample.begins.nonzero().flatten().tolist()
+    assert marked == [*range(first, first + 8), *range(first + 9 + 12, first + 9 + 12 + 8)]
+
+
+def test_references_and_script_tell_who_speaks(
+    tokenizer: Any, config: DelayConfig, table: SoundTable, sample: Sample
+) -> None:
+    ids = sample.rows[:, 0]
+    slots = ids == config.audio_user_slot_token_id
+    n_tail = config.n_vq - 1
+    assert sample.speakers[slots].tolist() == [1] * (20 + n_tail) + [2] * (25 + n_tail)
+    text = (sample.speakers > 0) & ~slots
+    said = {n: tokenizer.decode(ids[text & (sample.speakers == n)].tolist()) for n in (1, 2)}
+    assert said == {1: "[S1]Hello there.[S1]Fine.", 2: "[S2]Hi. How are you?"}
+    assert (make_sample(tokenizer, config, table, TURNS, SAID, None).speakers == 0).all()
+
+
 def test_drawn_samples_repeat_and_cover_tags_turns_and_noise(maker: SampleMaker, config: DelayConfig) -> None:
     drawn = [maker.draw(random.Random(seed)) for seed in range(60)]
     assert torch.equal(drawn[7].rows, maker.draw(random.Random(7)).rows)
@@ -144,6 +166,16 @@ def test_drawn_samples_repeat_and_cover_tags_turns_and_noise(maker: SampleMaker,
     assert tags == set(range(264, 269))
     per_sample = {len({tag for tag in range(264, 269) if (s.rows[:, 0] == tag).any()}) for s in drawn}
     assert {1, 2, 3, 4} <= per_sample
+
+
+def test_some_have_the_references_of_who_says_nothing(maker: SampleMaker) -> None:
+    """As the server's prompts have, when what a speaker said is too long ago."""
+    silent = 0
+    for seed in range(60):
+        ids = maker.draw(random.Random(seed)).rows[:, 0].tolist()
+        tags = [id_ for id_ in ids if 264 <= id_ <= 268]
+        silent += any(tags.count(tag) == 1 for tag in tags)
+    assert 10 < silent < 50
 
 
 def test_a_voice_comes_from_another_recording_of_its_speaker(config: DelayConfig, corpus: CodedCorpus) -> None:

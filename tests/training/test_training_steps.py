@@ -13,8 +13,9 @@ import torch
 
 import streamer
 from streamer.checkpoint import CheckpointError
+from streamer.models import DelayConfig
 from training.export import export
-from training.network import ALIGNMENT_HEAD, DelayNetwork
+from training.network import ALIGNMENT_HEAD, REFERENCE_HEAD, DelayNetwork
 from training.packing import Batch, draw_batch
 from training.samples import SampleMaker
 from training.train_lm import (
@@ -26,18 +27,19 @@ from training.train_lm import (
     code_losses,
     guide_loss,
     load_network,
+    reference_loss,
     run,
     sound_loss,
 )
 from training.words import SOUNDS_PER_WORD, SoundTable
 
 N_SOUNDS = 10
-SMALL = TrainConfig(steps=4, sequences=1, rows=320, books_per_step=3, seed=3)
+SMALL = TrainConfig(steps=4, sequences=1, rows=512, books_per_step=3, seed=3)
 
 
 def batch_of(maker: SampleMaker, seed: int) -> Batch:
     empty_row = torch.tensor([256, *[1024] * 8])
-    return draw_batch(maker, random.Random(seed), 2, 320, empty_row)
+    return draw_batch(maker, random.Random(seed), 2, 640, empty_row)
 
 
 @pytest.fixture
@@ -75,28 +77,69 @@ def test_loss_is_the_mean_over_learned_cells(network: DelayNetwork, maker: Sampl
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+@torch.no_grad()
+def test_where_another_voice_is_taken_up_a_code_counts_more(network: DelayNetwork, maker: SampleMaker) -> None:
+    batch = batch_of(maker, 3)
+    forward = network(batch.rows, batch.positions, batch.documents)
+    picked = batch.learned[:, 1:, 1]
+    logits = network.lm_heads[1](forward.hidden[:, :-1][picked])
+    wanted = batch.targets[:, 1:, 1][picked]
+    each = -logits.log_softmax(-1)[torch.arange(len(wanted)), wanted]
+    times = 1 + 2 * batch.begins[:, 1:][picked].float()
+    _, (loss,) = code_losses(network, forward, batch, [0], begin_weight=3.0)
+    assert loss.item() == pytest.approx(((each * times).sum() / times.sum()).item(), rel=1e-4)
+    assert loss.item() != pytest.approx(each.mean().item(), rel=1e-3)
+
+
+@torch.no_grad()
+def test_reference_loss_is_of_the_attention_to_the_reference_of_who_speaks(
+    network: DelayNetwork, maker: SampleMaker, config: DelayConfig
+) -> None:
+    batch = batch_of(maker, 3)
+    forward = network(batch.rows, batch.positions, batch.documents)
+    attention = forward.reference_scores.softmax(-1)
+    is_reference = batch.rows[..., 0] == config.audio_user_slot_token_id
+    losses = []
+    for b, row in (batch.speakers * ~is_reference).nonzero().tolist():
+        same_document = batch.documents[b] == batch.documents[b, row]
+        theirs = is_reference[b] & same_document & (batch.speakers[b] == batch.speakers[b, row])
+        assert 18 <= theirs.sum() <= 36 + config.n_vq - 1
+        losses.append(-attention[b, row, theirs].sum().log())
+    expected = float(sum(losses)) / len(losses)
+    assert reference_loss(forward, batch, config.audio_user_slot_token_id).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_references_no_reference_loss(network: DelayNetwork, maker: SampleMaker, config: DelayConfig) -> None:
+    batch = batch_of(maker, 3)
+    batch.speakers.zero_()
+    forward = network(batch.rows, batch.positions, batch.documents)
+    assert reference_loss(forward, batch, config.audio_user_slot_token_id).item() == 0.0
+
+
 def test_a_step_lowers_every_loss_of_its_batch(network: DelayNetwork, maker: SampleMaker, table: SoundTable) -> None:
     batch = batch_of(maker, 3)
     trainer = trainer_of(network, TrainConfig(steps=100, books_per_step=8))
     before = trainer.train(batch, table.sounds)
     for _ in range(3):
         after = trainer.train(batch, table.sounds)
-    for name in ("code0", "code7", "sound", "guide"):
+    for name in ("code0", "code7", "sound", "reference", "guide"):
         assert after[name] < before[name], name
 
 
 @torch.no_grad()
-def test_the_alignment_heads_scores_are_those_of_its_layer(network: DelayNetwork, maker: SampleMaker) -> None:
-    layer, head = ALIGNMENT_HEAD
-    attention = network.language_model.get_submodule(f"layers.{layer}.self_attn")
+def test_scores_are_those_of_their_heads(network: DelayNetwork, maker: SampleMaker) -> None:
     seen: list[torch.Tensor] = []
-    attention.register_forward_hook(lambda module, args, result: seen.append(result[1]))
+    for layer, _ in (ALIGNMENT_HEAD, REFERENCE_HEAD):
+        attention = network.language_model.get_submodule(f"layers.{layer}.self_attn")
+        attention.register_forward_hook(lambda module, args, result: seen.append(result[1]))
     batch = batch_of(maker, 3)
     forward = network(batch.rows, batch.positions, batch.documents)
-    assert torch.equal(forward.scores, seen[0][:, head])
+    # The reference head lies in the lower layer.
+    assert torch.equal(forward.reference_scores, seen[0][:, REFERENCE_HEAD[1]])
+    assert torch.equal(forward.alignment_scores, seen[1][:, ALIGNMENT_HEAD[1]])
     # A row cannot look at later ones, nor into another document.
     blind = batch.documents[:, :, None] != batch.documents[:, None, :]
-    assert forward.scores[blind].max() == -torch.inf
+    assert forward.alignment_scores[blind].max() == -torch.inf
 
 
 @torch.no_grad()
@@ -105,7 +148,7 @@ def test_guide_and_sound_losses_are_the_mean_over_their_rows(
 ) -> None:
     batch = batch_of(maker, 3)
     forward = network(batch.rows, batch.positions, batch.documents)
-    log_attention = forward.scores.log_softmax(-1)
+    log_attention = forward.alignment_scores.log_softmax(-1)
     each = [
         -sum(
             weight * log_attention[b, row, at]
@@ -158,9 +201,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(maker: SampleMaker, table: Sou
 
     stopped = trainer_of(load_network(MODEL))
     for step in range(2):
-        empty_row = torch.tensor([256, *[1024] * 8])
-        batch = draw_batch(maker, random.Random(f"batch:3:{step}"), 1, 320, empty_row)
-        stopped.train(batch, table.sounds)
+        stopped.train(stopped.draw(maker, f"batch:3:{step}"), table.sounds)
     stopped.save(tmp_path / "stopped" / STATE)
     resumed = trainer_of(load_network(MODEL))
     resumed.resume(tmp_path / "stopped" / STATE)

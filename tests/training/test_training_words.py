@@ -61,7 +61,7 @@ class LooksAt(DelayNetwork):
         first = int((rows[0, :, 0] == self.config.audio_start_token_id).nonzero()[-1])
         for frame, turn in enumerate(self.at):
             scores[0, first + frame, tags[turn] + 1] = 20.0
-        return Forward(torch.zeros(0), torch.zeros(0), scores)
+        return Forward(torch.zeros(0), torch.zeros(0), scores, scores)
 
 
 def test_errors_are_counted_in_frames(
