@@ -1,7 +1,8 @@
-"""``python -m training.alignment --corpus DIR --model DIR``: does the alignment head look at what is being said?
+"""``python -m training.alignment --corpus DIR --model DIR``: do the taught heads look where they should?
 
-Held-out dialogues of four turns, their audio given, go through the network. Which turn's text the head looks at says
-where one turn gives way to the next; the recordings say where it really does. Reports how far apart the two are.
+Held-out dialogues of four turns, their audio given, go through the network. Which turn's text the alignment head looks
+at says where one turn gives way to the next; the recordings say where it really does. Reports how far apart the two
+are, and how much of the reference head's attention is on the voice of who speaks, one of five.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ import numpy.typing as npt
 import torch
 
 from streamer.models import load_tokenizer
-from streamer.text import Turn, format_script
+from streamer.text import MAX_SPEAKERS, Turn, format_script
 from training.network import DelayNetwork
 from training.samples import CodedCorpus, Utterance, make_sample, word_rows
 from training.train_lm import MODEL, load_network
 from training.words import SoundTable, words_of
 
 _N_TURNS, _REFERENCE_FRAMES = 4, 30
+_MOST_REFERENCE_DIALOGUES = 20
 _FRAME_MS = 80
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print one JSON line: mean, median and 95th percentile of the error in ms, and the share within 250 ms."""
+    """Print one JSON line: mean, median and 95th percentile of the error in ms, and the share within 250 ms; the mean
+    share of the attention that is on the right reference."""
     options = _parser().parse_args(arguments)
     network = load_network(options.model)
     corpus = CodedCorpus(options.corpus, network.config.n_vq, held_out=True)
@@ -44,12 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for error in border_errors(network, tokenizer, table, *draw_dialogue(corpus, rng))
         ]
     )
+    n_dialogues = min(options.dialogues, _MOST_REFERENCE_DIALOGUES)
+    shares = [reference_share(network, tokenizer, table, corpus, rng) for _ in range(n_dialogues)]
     report = {
         "borders": len(errors_ms),
         "mean_ms": round(float(errors_ms.mean()), 1),
         "median_ms": float(np.median(errors_ms)),
         "p95_ms": float(np.percentile(errors_ms, 95)),
         "within_250_ms": round(float((errors_ms <= 250).mean()), 4),
+        "right_reference": round(sum(shares) / len(shares), 4),
     }
     print(json.dumps(report))
     return 0
@@ -93,6 +99,28 @@ def border_errors(
     ]
 
 
+@torch.no_grad()
+def reference_share(
+    network: DelayNetwork, tokenizer: Any, table: SoundTable, corpus: CodedCorpus, rng: random.Random
+) -> float:
+    """How much of the reference head's attention, from the text of five speakers, is on the reference of who speaks."""
+    said = [corpus.draw(rng.choice(corpus.voices), rng) for _ in range(MAX_SPEAKERS)]
+    speakers = rng.sample(range(1, MAX_SPEAKERS + 1), MAX_SPEAKERS)
+    turns = [Turn(speaker, utterance.text) for speaker, utterance in zip(speakers, said, strict=True)]
+    references: list[torch.Tensor | None] = [None] * MAX_SPEAKERS
+    for speaker, utterance in zip(speakers, said, strict=True):
+        voice = corpus.voices[utterance.voice]
+        references[speaker - 1] = corpus.draw(voice, rng).codes[:_REFERENCE_FRAMES]
+    sample = make_sample(tokenizer, network.config, table, turns, said, references)
+    length = len(sample.rows)
+    document = torch.ones(1, length, dtype=torch.int64)
+    scores = network(sample.rows[None], torch.arange(length)[None], document).reference_scores[0]
+    is_reference = sample.rows[:, 0] == network.config.audio_user_slot_token_id
+    asks = sample.speakers.gt(0) & ~is_reference
+    right = is_reference & (sample.speakers == sample.speakers[asks][:, None])
+    return (scores[asks].float().softmax(-1) * right).sum(1).mean().item()
+
+
 def turn_borders(looks: npt.NDArray[np.float64]) -> list[int]:
     """First frame of every turn but the first, where turns follow one another. ``looks``: (frames, turns), how much
     of the attention each turn's text has."""
@@ -116,7 +144,7 @@ def turn_borders(looks: npt.NDArray[np.float64]) -> list[int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.alignment", description="Measure the alignment head.")
+    parser = argparse.ArgumentParser(prog="python -m training.alignment", description="Measure the taught heads.")
     parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="folder with codes")
     parser.add_argument("--model", type=Path, default=MODEL, help="checkpoint (default: the embedded one)")
     parser.add_argument("--dialogues", type=int, default=50)

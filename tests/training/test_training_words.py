@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from streamer.models import DelayConfig
-from training.alignment import border_errors, draw_dialogue, turn_borders
+from training.alignment import border_errors, draw_dialogue, reference_share, turn_borders
 from training.network import DelayNetwork, Forward
 from training.samples import CodedCorpus
 from training.train_lm import MODEL, load_network
@@ -61,7 +61,7 @@ class LooksAt(DelayNetwork):
         first = int((rows[0, :, 0] == self.config.audio_start_token_id).nonzero()[-1])
         for frame, turn in enumerate(self.at):
             scores[0, first + frame, tags[turn] + 1] = 20.0
-        return Forward(torch.zeros(0), torch.zeros(0), scores, scores)
+        return Forward(torch.zeros(0), torch.zeros(0), scores, torch.zeros(0))
 
 
 def test_errors_are_counted_in_frames(
@@ -80,3 +80,30 @@ def test_the_embedded_model_declares_its_alignment_head(config: DelayConfig) -> 
 
     assert config.alignment_heads == (ALIGNMENT_HEAD,)
     assert load_network(MODEL).config.alignment_heads == (ALIGNMENT_HEAD,)
+
+
+class LooksAtReference(DelayNetwork):
+    """A network whose reference head looks at the whole reference of the speaker that the text of a row is of, or, with
+    ``wrong``, at the one of another."""
+
+    def __init__(self, config: DelayConfig, wrong: bool) -> None:
+        super().__init__(config)
+        self.wrong = wrong
+
+    def forward(self, rows: torch.Tensor, positions: torch.Tensor, documents: torch.Tensor) -> Forward:
+        ids = rows[0, :, 0]
+        is_tag = (ids >= 264) & (ids <= 268)
+        speaker = torch.zeros_like(ids)
+        for row in is_tag.nonzero().flatten().tolist():
+            speaker[row:] = ids[row] - 264
+        seen = (speaker + self.wrong) % 5 == speaker[:, None]
+        scores = torch.where(seen & (ids == self.config.audio_user_slot_token_id), 0.0, -torch.inf)
+        return Forward(torch.zeros(0), torch.zeros(0), torch.zeros(0), scores[None])
+
+
+@pytest.mark.parametrize(("wrong", "share"), [(False, 1.0), (True, 0.0)])
+def test_the_share_of_attention_is_that_on_the_right_reference(
+    tokenizer: Any, config: DelayConfig, corpus: CodedCorpus, table: SoundTable, wrong: bool, share: float
+) -> None:
+    network = LooksAtReference(config, wrong)
+    assert reference_share(network, tokenizer, table, corpus, random.Random(3)) == pytest.approx(share)
