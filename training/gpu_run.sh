@@ -12,7 +12,7 @@ export PYTHONPATH="$here:$here/protocol:$here/kernels:$here/clients/python${PYTH
 mkdir -p "$run" "$out"
 
 python -m training.train_lm --corpus "$corpus" --run "$run" --minutes "$minutes" \
-    --sequences "${SEQUENCES:-96}" --rows "${ROWS:-768}" --books "${BOOKS:-8}" --learning-rate "${LEARNING_RATE:-3e-3}"
+    --sequences "${SEQUENCES:-72}" --rows "${ROWS:-1024}" --books "${BOOKS:-8}" --learning-rate "${LEARNING_RATE:-3e-3}"
 python -m training.export --run "$run" --out "$run/checkpoint"
 python -m training.alignment --corpus "$corpus" --model "$run/checkpoint" --dialogues 20 | tee "$out/alignment.json"
 cp "$run/log.jsonl" "$out/log.jsonl"

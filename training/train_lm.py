@@ -303,7 +303,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sequences", type=int, default=5, help="sequences a step")
     parser.add_argument("--rows", type=int, default=1024, help="rows of a sequence")
     parser.add_argument("--books", type=int, default=5, help="codebook heads trained a step")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="another one to go on from a run's checkpoint: the same draws its samples again",
+    )
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
     parser.add_argument("--save-minutes", type=float, default=3.0)
     return parser
