@@ -10,7 +10,7 @@ import pytest
 from evaluation.stand_ins import RATE, noise, silence, tone
 
 from streamer.evaluation import final_pitch_semitones
-from streamer.evaluation.pitch import rise_of
+from streamer.evaluation.pitch import rise_of, same_pitch
 
 HOP_SECONDS = 0.01
 
@@ -85,3 +85,21 @@ def test_of_a_very_long_turn_the_last_half_minute_counts() -> None:
     pytest.importorskip("librosa")
     sound = np.concatenate((voice(250, (35.0, 0), rate=8_000), voice(125, (30.0, 0), rate=8_000)))
     assert final_pitch_semitones(sound, 8_000) == pytest.approx(0, abs=0.2)
+
+
+@pytest.mark.parametrize("hertz", [75, 95, 170, 350])
+@pytest.mark.parametrize(("off", "share"), [(0.0, 1.0), (0.5, 1.0), (2.0, 0.0), (-2.0, 0.0)])
+def test_a_codec_keeps_a_pitch_to_a_semitone(hertz: float, off: float, share: float) -> None:
+    made = voice(hertz * 2 ** (off / 12), (1.0, 0))
+    assert same_pitch(voice(hertz, (1.0, 0)), made, RATE).mean() == share
+
+
+def test_only_where_the_recording_has_a_clear_pitch_is_it_asked_for() -> None:
+    recorded = np.concatenate((voice(100, (0.5, 0)), noise(0.5, 0.1), silence(0.5)))
+    same = same_pitch(recorded, np.concatenate((noise(0.5, 0.1), voice(100, (1.0, 0)))), RATE)
+    assert 40 <= len(same) <= 50
+    assert same.mean() < 0.25
+    # Three times as loud, a little late and a little longer, it has the pitch that it had.
+    assert same_pitch(recorded, np.concatenate((silence(0.005), 3 * recorded)), RATE).mean() > 0.9
+    assert len(same_pitch(noise(1.0, 0.1), recorded, RATE)) == 0
+    assert len(same_pitch(recorded, recorded[:600], RATE)) == 0
