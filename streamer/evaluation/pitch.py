@@ -81,14 +81,15 @@ def same_pitch(recorded: Samples, made: Samples, sample_rate: int) -> npt.NDArra
     length = min(len(recorded), len(made))
     if length < _COMPARED_SAMPLES * sample_rate / _RATE:
         return np.zeros(0, np.bool_)
-    lags, correlations, loudness = _periods(recorded[:length], sample_rate)
+    lags, correlations, loudness = periods(recorded[:length], sample_rate)
     clear = (correlations > _CLEAR_CORRELATION) & (loudness > _LOUD_RMS)
-    made_lags, _, _ = _periods(made[:length], sample_rate)
+    made_lags, _, _ = periods(made[:length], sample_rate)
     return np.abs(12 * np.log2(made_lags[clear] / lags[clear])) < _SAME_SEMITONES
 
 
-def _periods(samples: Samples, sample_rate: int) -> tuple[npt.NDArray[np.int64], Pitch, Pitch]:
-    """Of each window: the lag at which it is like itself, in samples at 8 kHz, how like at best, and its RMS."""
+def periods(samples: Samples, sample_rate: int) -> tuple[npt.NDArray[np.int64], Pitch, Pitch]:
+    """Of windows of 50 ms, one each 10 ms: the lag at which each is like itself, in samples at 8 kHz, how like at best,
+    and its RMS. ``samples``: at least one window, any rate."""
     low = soxr.resample(soxr.resample(samples, sample_rate, _BAND_RATE), _BAND_RATE, _RATE)
     windows = np.lib.stride_tricks.sliding_window_view(low, _COMPARED_SAMPLES)[::_HOP_SAMPLES].astype(np.float64)
     windows = windows - windows.mean(1, keepdims=True)

@@ -66,7 +66,7 @@ def naive_text_rows(work: GenerationRequest, finished: Finished, n_frames: int) 
     assert work.text_rows is not None
     network, rows = embedded()[3], torch.cat((work.prompt_rows, torch.from_numpy(finished.rows)))
     positions = torch.arange(len(rows))[None]
-    scores = network(rows[None], positions, torch.ones_like(positions)).scores[0]
+    scores = network(rows[None], positions, torch.ones_like(positions)).alignment_scores[0]
     # A frame's first row is drawn from the row before it.
     drawing = slice(len(work.prompt_rows) - 1, len(work.prompt_rows) - 1 + n_frames)
     begin, end = work.text_rows

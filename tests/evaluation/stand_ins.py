@@ -1,6 +1,6 @@
-"""Judges without packages: a recogniser that is told what it hears, a voice encoder that looks at the spectrum.
+"""Judges without packages: a recogniser that is told what it hears, voice encoders that look at spectrum or pitch.
 
-Pitch is what zero crossings say of tones.
+How far pitch rises is what zero crossings say of it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.evaluation import Judges
+from streamer.evaluation.judges import TellsVoices
+from streamer.evaluation.pitch import periods
 
 RATE = 24_000
 
@@ -44,15 +46,29 @@ class SpectrumEncoder:
         return np.asarray(shape / np.linalg.norm(shape), np.float32)
 
 
+class PitchEncoder:
+    """The middle pitch as a direction: tells a woman from a man, who is an octave lower, whatever they say."""
+
+    def embed(self, samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
+        lags, correlations, loudness = periods(samples, sample_rate)
+        voiced = (correlations > 0.6) & (loudness > 0.1 * loudness.max())
+        octaves = np.log2(8_000 / np.median(lags[voiced]) / 65)
+        angle = octaves / np.log2(400 / 65) * np.pi / 2
+        return np.array([np.cos(angle), np.sin(angle)], np.float32)
+
+
 def crossing_pitch(samples: npt.NDArray[np.float32], sample_rate: int) -> float | None:
-    """How much oftener the last 0.2 s cross zero than the whole does, in semitones."""
-    rates = [np.mean(np.diff(np.signbit(part))) for part in (samples[-sample_rate // 5 :], samples)]
+    """How much oftener the last 0.2 s that can be heard cross zero than all that can, in semitones."""
+    heard = samples[: np.flatnonzero(np.abs(samples) > 0.01).max(initial=-1) + 1]
+    if len(heard) < 2:
+        return None
+    rates = [np.mean(np.diff(np.signbit(part))) for part in (heard[-sample_rate // 5 :], heard)]
     return 12 * math.log2(rates[0] / rates[1]) if all(rates) else None
 
 
-def judges(*texts: str) -> Judges:
+def judges(*texts: str, encoder: TellsVoices | None = None) -> Judges:
     """All, hearing ``texts``."""
-    return Judges(TellTale(texts), SpectrumEncoder(), crossing_pitch)
+    return Judges(TellTale(texts), encoder or SpectrumEncoder(), crossing_pitch)
 
 
 def tone(hertz: float, seconds: float, level: float = 0.2) -> npt.NDArray[np.float32]:

@@ -12,16 +12,23 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from evaluation.stand_ins import RATE, judges
+from evaluation import stand_ins
+from evaluation.stand_ins import RATE
 
 from streamer.audio import load_audio
 from streamer.cli import main
 from streamer.commands import evaluate
+from streamer.evaluation import Judges
 from streamer.server import DialogueServer, ServerConfig
 from streamer.speech import Speech, SpeechConfig
 
 ROOT = Path(__file__).parents[2]
 LINE = '{"text": "[S1]Good morning to you.[S2]Hello, how are you?", "voices": {"S1": "heart", "S2": "joe"}}\n'
+
+
+def judges(*texts: str) -> Judges:
+    """Hearing ``texts``, and telling the embedded voices by their pitch."""
+    return stand_ins.judges(*texts, encoder=stand_ins.PitchEncoder())
 
 
 @pytest.fixture
