@@ -152,6 +152,10 @@ class Call:
         """Return when so many turns have been handed to the transport in full."""
         await self.spoken.until(lambda: len(self.spoken.of(TTSStoppedFrame)) >= n)
 
+    async def heard_out(self, n: int) -> None:
+        """Return when so many replies have been heard, words and all: the words' clock may lag behind the sound's."""
+        await self.heard.until(lambda: len(self.heard.of(LLMFullResponseEndFrame)) >= n)
+
     @property
     def contexts(self) -> list[str]:
         """The audio contexts that were begun, in order."""

@@ -104,7 +104,7 @@ async def test_pipecats_openai_service_speaks() -> None:
         )
         async with calling(tts) as call:
             await call.reply("Good morning. ", "How are you?")
-            await call.stopped(1)
+            await call.heard_out(1)
             await call.reply("That is good.")
             await call.stopped(2)
         await tts._client.close()

@@ -46,7 +46,7 @@ async def test_two_turns_of_one_dialogue() -> None:
     async with running() as server:
         async with calling(service(server)) as call:
             await call.reply("Good ", "morning", ", how are ", "you today?")
-            await call.stopped(1)
+            await call.heard_out(1)
             await call.reply("That is good.")
             await call.stopped(2)
         assert "Good morning, how are you today?" in texts(server)[-1], "the dialogue remembers the turn before"
