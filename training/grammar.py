@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamer.evaluation.spelling import ONES, say_number, say_ordinal, say_time, say_year
+from streamer.evaluation.spelling import ONES, say_number, say_ordinal, say_time, say_year, spell_numbers
 
 
 def _read_vocabulary() -> dict[str, list[str]]:
@@ -27,7 +27,7 @@ def _read_vocabulary() -> dict[str, list[str]]:
 
 _VOCABULARY = _read_vocabulary()
 _SLOT = re.compile(r"\{(\w)\}")
-_KEEPS_CAPITAL = re.compile(rf"(I|I'm|I've|I'll|{'|'.join(_VOCABULARY['names'])})\b")
+_KEEPS_CAPITAL = re.compile(rf"(I|I'm|I've|I'll|Mr|Mrs|Ms|Dr|{'|'.join(_VOCABULARY['names'])})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,44 @@ def _year(rng: random.Random) -> tuple[str, str]:
     return str(value), say_year(value)
 
 
+def _price(rng: random.Random) -> tuple[str, str]:
+    if rng.random() < 0.3:
+        written = f"${rng.randint(2, 99)}.{rng.choice((25, 50, 75, 95, 99))}"
+    else:
+        written = f"${rng.randint(2, 99)}" if rng.random() < 0.5 else f"${_round(rng):,}"
+    return written, spell_numbers(written)
+
+
+def _large_number(rng: random.Random) -> tuple[str, str]:
+    value = _round(rng) if rng.random() < 0.6 else rng.randint(1000, 9999)
+    spoken = say_number(value)
+    # Four digits without a comma might be a year.
+    return (f"{value:,}" if rng.random() < 0.8 else spoken), spoken
+
+
+def _round(rng: random.Random) -> int:
+    return rng.randint(1, 99) * 10 ** rng.randint(1, 4)
+
+
+def _share(rng: random.Random) -> tuple[str, str]:
+    value = rng.choice((rng.randint(2, 100), 5 * rng.randint(1, 20)))
+    return f"{value}%", f"{say_number(value)} percent"
+
+
+def _decimal(rng: random.Random) -> tuple[str, str]:
+    places = 1 if rng.random() < 0.8 else 2
+    written = f"{rng.uniform(0, 30):.{places}f}"
+    return written, spell_numbers(written)
+
+
+def _date(rng: random.Random) -> tuple[str, str]:
+    month, (written, spoken) = rng.choice(_VOCABULARY["months"]), _ordinal(rng)
+    # "May 3" is read as "May 3rd".
+    if written[0].isdigit() and rng.random() < 0.3:
+        written = written[:-2]
+    return f"{month} {written}", f"{month} {spoken}"
+
+
 def _ordinal(rng: random.Random) -> tuple[str, str]:
     value = rng.randint(1, 30)
     spoken = say_ordinal(value)
@@ -106,12 +144,19 @@ _SLOTS: dict[str, Callable[[random.Random], tuple[str, str]]] = {
     "t": _word("times"),
     "m": _word("names"),
     "f": _word("feelings"),
+    "s": _word("surnames"),
+    "h": _word("regions"),
     "u": _number(2, 99),
     "d": _number(2, 900),
     "c": _clock,
     "y": _year,
     "o": _ordinal,
     "p": _phone,
+    "k": _price,
+    "q": _large_number,
+    "r": _share,
+    "x": _decimal,
+    "e": _date,
 }
 
 

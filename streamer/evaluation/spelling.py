@@ -9,20 +9,23 @@ ONES = [
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 ]  # fmt: skip
 _TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SIZES = ((1_000_000, "million"), (1000, "thousand"), (100, "hundred"))
 _ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
     "twelve": "twelfth",
 }  # fmt: skip
+# Digits, also with commas between thousands.
+_WHOLE = r"\d{1,3}(?:,\d{3})+|\d+"
 
 
 def say_number(value: int) -> str:
-    """0 to 999,999 in words: ``say_number(342) == "three hundred forty two"``."""
+    """0 to 999,999,999 in words: ``say_number(342) == "three hundred forty two"``."""
     if value < 20:
         return ONES[value]
     if value < 100:
         tens, rest = divmod(value, 10)
         return _TENS[tens] + (f" {ONES[rest]}" if rest else "")
-    size, name = (100, "hundred") if value < 1000 else (1000, "thousand")
+    size, name = next((size, name) for size, name in _SIZES if value >= size)
     head, rest = divmod(value, size)
     return f"{say_number(head)} {name}" + (f" {say_number(rest)}" if rest else "")
 
@@ -54,18 +57,28 @@ def say_time(hour: int, minute: int) -> str:
 def spell_numbers(text: str) -> str:
     """The text with its numbers as words, all else as it was: ``"at 3:05"`` -> ``"at three oh five"``.
 
-    Knows times, ordinals, dollars, percent, thousands with a comma and years; four digits from 1100 to 2099 are a year.
-    More than six digits in a row are read one by one.
+    Knows times, ordinals, dollars and cents, percent, decimals, commas between thousands, and years; four digits from
+    1100 to 2099 are a year. More than six digits in a row are read one by one.
     """
     text = re.sub(r"\b(\d{1,2}):00\s+o['’]clock", r"\1 o'clock", text)
     text = re.sub(r"\b(\d{1,2}):([0-5]\d)\b", lambda m: say_time(int(m[1]), int(m[2])), text)
-    text = re.sub(r"\$(\d{1,3}(?:,\d{3})+|\d+)", r"\1 dollars", text)
+    text = re.sub(rf"\$({_WHOLE})(?:\.(\d\d)\b)?", lambda m: _say_dollars(m[1], m[2]), text)
     text = re.sub(r"(\d)\s?%", r"\1 percent", text)
-    text = re.sub(r"\b(\d{1,3}),(\d{3})\b", lambda m: say_number(int(m[1] + m[2])), text)
+    text = re.sub(r"(?<=\d)\.(\d+)", lambda m: " point " + _say_each(m[1]), text)
+    text = re.sub(r"\b\d{1,3}(?:,\d{3}){1,2}\b", lambda m: say_number(int(m[0].replace(",", ""))), text)
     text = re.sub(r"\b(\d{1,6})(?:st|nd|rd|th)\b", lambda m: say_ordinal(int(m[1])), text)
     text = re.sub(r"\b(?:1[1-9]|20)\d\d\b", lambda m: say_year(int(m[0])), text)
     return re.sub(r"\d+", lambda m: _say_digits(m[0]), text)
 
 
+def _say_dollars(dollars: str, cents: str | None) -> str:
+    said = f"{dollars} dollar{'' if dollars == '1' else 's'}"
+    return said if cents in (None, "00") else f"{said} and {int(cents)} cent{'' if cents == '01' else 's'}"
+
+
 def _say_digits(digits: str) -> str:
-    return say_number(int(digits)) if len(digits) <= 6 else " ".join(ONES[int(digit)] for digit in digits)
+    return say_number(int(digits)) if len(digits) <= 6 else _say_each(digits)
+
+
+def _say_each(digits: str) -> str:
+    return " ".join(ONES[int(digit)] for digit in digits)

@@ -20,6 +20,7 @@ from streamer.evaluation.words import plain_words, word_errors
         (1000, "one thousand"),
         (21_007, "twenty one thousand seven"),
         (999_999, "nine hundred ninety nine thousand nine hundred ninety nine"),
+        (2_000_300, "two million three hundred"),
     ],
 )
 def test_numbers_in_words(value: int, words: str) -> None:
@@ -43,6 +44,12 @@ def test_ordinals_years_and_times_in_words() -> None:
         ("3:00 o'clock", "three o'clock"),
         ("$1,500 in 1987", "one thousand five hundred dollars in nineteen eighty seven"),
         ("9,000 people", "nine thousand people"),
+        ("1,250,000", "one million two hundred fifty thousand"),
+        (
+            "$4.50, $1.01 or $1,000.00.",
+            "four dollars and fifty cents, one dollar and one cent or one thousand dollars.",
+        ),
+        ("3.14, not 0.5. 7 more.", "three point one four, not zero point five. seven more."),
         ("the 21st, 50 %", "the twenty first, fifty percent"),
         ("room 12 of 1066", "room twelve of one thousand sixty six"),
         ("call 12345678", "call one two three four five six seven eight"),

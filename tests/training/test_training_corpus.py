@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,18 @@ def test_sentences_are_whole_and_digits_are_only_written() -> None:
         assert sentence.written[-1] in ".?!"
         assert sentence.written[0].isupper() or sentence.written[0].isdigit()
         assert "{" not in sentence.written and not any(map(str.isdigit, sentence.spoken))
-    assert any(any(map(str.isdigit, s.written)) for s in sentences)
+    together = " ".join(s.written for s in sentences)
+    for form in (
+        r"\$\d",
+        r"\$\d+\.\d\d",
+        r"\d%",
+        r"\d,\d{3}",
+        r"\d\.\d ",
+        r"[a-z] \d+(st|nd|rd|th)\b",
+        r"\d:\d\d",
+        r"Mrs\. [A-Z]",
+    ):
+        assert re.search(form, together), form
     assert sum(s.written.endswith("?") for s in sentences) > 300
 
 
