@@ -2,7 +2,7 @@
 
 ``heart`` is hibari-tts (Apache-2.0), ``heart_low`` the same played slower, with its speed made up for, which lowers
 pitch and formants to a second, male-sounding voice; ``joe`` is Piper's en_US-joe-medium (CC0), ``nell`` SVOX Pico's
-British woman (Apache-2.0).
+British woman (Apache-2.0). Her questions rise by themselves, those of the others are made to.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from training.intonation import Samples, intone
 from training.packages import package_folder
 
 SAMPLE_RATE = 24_000
@@ -23,17 +23,22 @@ _LOW_RATE = 0.8
 _PICO_RATE = 16_000
 _EDGE_SAMPLES = 960
 _SILENCE = 0.016
+_RISES_BY_ITSELF = frozenset(("nell",))
 
-Samples = npt.NDArray[np.float32]
 Teacher = Callable[[str, int], Samples]
 
 
 def load_teacher(voice: str) -> Teacher:
-    """The teacher of a voice; ValueError names the known ones. Its result is trimmed and of even loudness."""
+    """The teacher of a voice; ValueError names the known ones.
+
+    Its result is trimmed and of even loudness, and rises where yes or no is asked for.
+    """
     if voice not in _LOADERS:
         raise ValueError(f"voice: {voice!r}, expected one of {', '.join(_LOADERS)}")
     speak = _LOADERS[voice]()
-    return lambda text, seed: condition(speak(text, seed))
+    if voice in _RISES_BY_ITSELF:
+        return lambda text, seed: condition(speak(text, seed))
+    return lambda text, seed: condition(intone(speak(text, seed), SAMPLE_RATE, text))
 
 
 def condition(samples: Samples) -> Samples:
