@@ -113,12 +113,9 @@ async def test_what_is_heard_to_its_end_is_not_cut() -> None:
         cuts = Truncations(tts)
         async with calling(tts) as call:
             await call.reply("Good morning.")
-            await call.heard.until(lambda: call.heard.of(TTSStoppedFrame))
+            await call.heard_out(1)
             await call.reply(TEXT)
-            await call.stopped(2)
-            await call.heard.until(lambda: len(call.heard.of(TTSStoppedFrame)) == 2)
-            # The loudspeaker is faster than sound; words are not.
-            await call.heard.until(lambda: call.heard.of(TTSTextFrame)[-1].text == "ten.")
+            await call.heard_out(2)
             await interrupted(call)
             await call.reply("Yes?")
             await call.stopped(3)
