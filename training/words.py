@@ -16,12 +16,15 @@ from pathlib import Path
 
 import torch
 
+from streamer.evaluation.spelling import ONES, spell_numbers
 from training.packages import package_folder
 
 SOUNDS_PER_WORD = 10
 _WORD = re.compile(r"[A-Za-z0-9'’]+")
 _STRESS = str.maketrans("", "", "ˈˌ")
 _PHONEMES_PER_DIGIT = 4
+# As in 6:00 and 20,000.
+_AFTER_A_MARK = {"00": "o'clock", "000": "thousand"}
 # How long the pause after a mark is, measured in phonemes.
 _PAUSES = {",": 3.0, ";": 4.0, ":": 4.0, ".": 5.0, "!": 5.0, "?": 5.0}
 
@@ -66,18 +69,17 @@ class SoundTable:
     @classmethod
     def of_corpus(cls, folder: Path, words: set[str]) -> SoundTable:
         """The table in ``<folder>/sounds.json``; where that lacks a word it is made anew, as hibari's American English
-        pronounces each word alone. So a corpus can be taken to a machine that has no hibari. Numbers have no sounds."""
+        pronounces each word alone. So a corpus can be taken to a machine that has no hibari."""
         path = folder / "sounds.json"
-        spelled = sorted(word for word in words if not any(c.isdigit() for c in word))
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["pronunciations"].keys() >= set(spelled):
+            if kept["pronunciations"].keys() >= words:
                 return cls(kept["pronunciations"], kept["alphabet"])
         from hibari.g2p import G2P
 
         pronounce = G2P(british=False)
         alphabet = _alphabet()
-        pronunciations = {word: pronounce(word).translate(_STRESS) for word in spelled}
+        pronunciations = {word: pronounce(read_alone(word)).translate(_STRESS) for word in sorted(words)}
         content = {"alphabet": alphabet, "pronunciations": pronunciations}
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return cls(pronunciations, alphabet)
@@ -91,6 +93,16 @@ class SoundTable:
         if (index := self.index(word)) >= 0:
             return max(1.0, self._lengths[index])
         return float(sum(_PHONEMES_PER_DIGIT if c.isdigit() else 1 for c in word))
+
+
+def read_alone(word: str) -> str:
+    """What is said for a word between its neighbours, with digits as words: ``50`` as in 3:50, ``000`` as in 20,000.
+
+    What a mark before it adds, dollars or percent, is left out.
+    """
+    if word in _AFTER_A_MARK:
+        return _AFTER_A_MARK[word]
+    return f"oh {ONES[int(word[1])]}" if re.fullmatch(r"0\d", word) else spell_numbers(word)
 
 
 def word_spans(words: Sequence[Word], table: SoundTable) -> list[tuple[float, float]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from training.alignment import border_errors, draw_dialogue, reference_share, tu
 from training.network import DelayNetwork, Forward
 from training.samples import CodedCorpus
 from training.train_lm import MODEL, load_network
-from training.words import SOUNDS_PER_WORD, SoundTable, word_spans, words_of
+from training.words import SOUNDS_PER_WORD, SoundTable, read_alone, word_spans, words_of
 
 
 def test_words_end_at_bytes_of_the_utf8_text() -> None:
@@ -31,6 +33,20 @@ def test_a_table_holds_what_its_alphabet_knows() -> None:
     assert table.sounds[table.index("cat")].tolist() == [1, 2, *[0] * (SOUNDS_PER_WORD - 2)]
     assert table.sounds[table.index("long")].tolist() == [3] * SOUNDS_PER_WORD
     assert (table.index("dog"), table.length("long"), table.length("dog"), table.length("42")) == (-1, 30, 3, 8)
+
+
+def test_digits_are_read_as_they_are_between_their_neighbours() -> None:
+    read = {"7": "seven", "05": "oh five", "00": "o'clock", "000": "thousand", "250": "two hundred fifty"}
+    read |= {"1938": "nineteen thirty eight", "21st": "twenty first", "cat": "cat", "isn't": "isn't"}
+    assert {word: read_alone(word) for word in read} == read
+
+
+def test_a_corpus_with_numbers_has_its_sounds_at_hand(tmp_path: Path) -> None:
+    content = {"alphabet": ["k", "t", "a"], "pronunciations": {"cat": "kat", "20": "tat"}}
+    (tmp_path / "sounds.json").write_text(json.dumps(content), encoding="utf-8")
+    table = SoundTable.of_corpus(tmp_path, {"cat", "20"})
+    assert table.sounds[table.index("20")].tolist() == [2, 3, 2, *[0] * (SOUNDS_PER_WORD - 3)]
+    assert table.length("20") == 3
 
 
 def test_spans_follow_phonemes_and_pauses() -> None:
