@@ -114,7 +114,8 @@ def learn(size: Size, options: argparse.Namespace) -> Learned:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(network, train, sounds.n_sounds, device, compiled=options.compile)
     rows_per_s = run(trainer, makers[0], makers[1], sounds.sounds, folder, math.inf)
-    losses = trainer.held_out([trainer.draw(makers[1], f"held out:{index}") for index in range(_HELD_OUT_BATCHES)])
+    unseen = [trainer.draw(makers[1], f"held out:{index}") for index in range(_HELD_OUT_BATCHES)]
+    losses = trainer.measure(unseen, "held_out")
     export(network.state_dict(), folder, folder)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     held_out = tuple(losses[f"held_out{book}"] for book in range(config.n_vq))

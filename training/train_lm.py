@@ -126,8 +126,8 @@ class Trainer:
         return report | named
 
     @torch.no_grad()
-    def held_out(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Mean losses, in nats, over recordings that are never trained on: ``held_out<k>`` of every codebook."""
+    def measure(self, batches: Sequence[Batch], name: str) -> dict[str, float]:
+        """Mean losses, in nats, without learning from it: ``<name><k>`` of every codebook, all rows alike."""
         books = range(self.network.config.n_vq)
         total = torch.zeros(len(books))
         for batch in batches:
@@ -135,7 +135,7 @@ class Trainer:
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
                 forward = self._forward(there.rows, there.positions, there.documents)
                 total += code_losses(self.network, forward, there, books)[1].cpu()
-        return {f"held_out{book}": value for book, value in enumerate((total / len(batches)).tolist())}
+        return {f"{name}{book}": value for book, value in enumerate((total / len(batches)).tolist())}
 
     def draw(self, maker: DrawsSamples, name: str) -> Batch:
         """The batch of a name, always the same, as large as a step's."""
@@ -258,7 +258,7 @@ def run(
     """
     config = trainer.config
     timed_from = min(trainer.step + _UNTIMED_STEPS, config.steps - 1)
-    unseen = [trainer.draw(held_out, f"held out:{i}") for i in range(_HELD_OUT_BATCHES)]
+    unseen, seen = ([trainer.draw(m, f"held out:{i}") for i in range(_HELD_OUT_BATCHES)] for m in (held_out, maker))
     folder.mkdir(parents=True, exist_ok=True)
     began = saved = timed_at = time.monotonic()
     n_rows, smooth, rate = 0, 0.0, 0.0
@@ -275,7 +275,8 @@ def run(
             batch = trainer.draw(maker, f"batch:{config.seed}:{trainer.step}")
             report = trainer.train(batch, sounds)
             if trainer.step % _HELD_OUT_STEPS == 0 or trainer.step == trainer.config.steps:
-                report |= trainer.held_out(unseen)
+                # What lies between the two is learned by heart.
+                report |= trainer.measure(unseen, "held_out") | trainer.measure(seen, "seen")
             n_rows += batch.n_rows
             smooth = report["code0"] if not smooth else 0.98 * smooth + 0.02 * report["code0"]
             log.write(json.dumps({"step": trainer.step, **{k: round(v, 4) for k, v in report.items()}}) + "\n")

@@ -178,8 +178,10 @@ def test_held_out_losses_are_logged_and_teach_nothing(maker: SampleMaker, table:
     run(trainer, maker, maker, table.sounds, tmp_path, save_seconds=1e9)
     (line,) = map(json.loads, (tmp_path / LOG).read_text().splitlines())
     weights = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
-    again = trainer.held_out([batch_of(maker, 3)])
+    again = trainer.measure([batch_of(maker, 3)], "held_out")
     assert set(again) == {f"held_out{book}" for book in range(8)} <= set(line)
+    # Here both are drawn from the same corpus.
+    assert [line[f"seen{book}"] for book in range(8)] == [line[f"held_out{book}"] for book in range(8)]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.network.state_dict().items())
 
 
