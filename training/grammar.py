@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamer.evaluation.spelling import ONES, say_number, say_ordinal, say_time, say_year, spell_numbers
+from streamer.evaluation.spelling import ONES, say_decimal, say_number, say_ordinal, say_time, say_year, spell_numbers
 
 
 def _read_vocabulary() -> dict[str, list[str]]:
@@ -113,7 +113,7 @@ def _share(rng: random.Random) -> tuple[str, str]:
 def _decimal(rng: random.Random) -> tuple[str, str]:
     places = 1 if rng.random() < 0.8 else 2
     written = f"{rng.uniform(0, 30):.{places}f}"
-    return written, spell_numbers(written)
+    return written, say_decimal(*written.split("."))
 
 
 def _date(rng: random.Random) -> tuple[str, str]:

@@ -54,17 +54,23 @@ def say_time(hour: int, minute: int) -> str:
     return f"{say_number(hour)} {'oh ' if minute < 10 else ''}{say_number(minute)}"
 
 
+def say_decimal(whole: str, decimals: str) -> str:
+    """A number with a point, in digits: ``say_decimal("3", "14") == "three point one four"``."""
+    return f"{_say_digits(whole)} point {_say_each(decimals)}"
+
+
 def spell_numbers(text: str) -> str:
     """The text with its numbers as words, all else as it was: ``"at 3:05"`` -> ``"at three oh five"``.
 
     Knows times, ordinals, dollars and cents, percent, decimals, commas between thousands, and years; four digits from
-    1100 to 2099 are a year. More than six digits in a row are read one by one.
+    1100 to 2099 are a year. More than six digits in a row are read one by one. Two digits after a point are left to be
+    read as of a time of day, since recognisers write 7:15 as 7.15.
     """
     text = re.sub(r"\b(\d{1,2}):00\s+o['’]clock", r"\1 o'clock", text)
     text = re.sub(r"\b(\d{1,2}):([0-5]\d)\b", lambda m: say_time(int(m[1]), int(m[2])), text)
     text = re.sub(rf"\$({_WHOLE})(?:\.(\d\d)\b)?", lambda m: _say_dollars(m[1], m[2]), text)
     text = re.sub(r"(\d)\s?%", r"\1 percent", text)
-    text = re.sub(r"(?<=\d)\.(\d+)", lambda m: " point " + _say_each(m[1]), text)
+    text = re.sub(r"(\d+)\.(\d|\d{3,})\b", lambda m: say_decimal(m[1], m[2]), text)
     text = re.sub(r"\b\d{1,3}(?:,\d{3}){1,2}\b", lambda m: say_number(int(m[0].replace(",", ""))), text)
     text = re.sub(r"\b(\d{1,6})(?:st|nd|rd|th)\b", lambda m: say_ordinal(int(m[1])), text)
     text = re.sub(r"\b(?:1[1-9]|20)\d\d\b", lambda m: say_year(int(m[0])), text)

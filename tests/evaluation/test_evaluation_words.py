@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.evaluation.spelling import say_number, say_ordinal, say_time, say_year, spell_numbers
+from streamer.evaluation.spelling import say_decimal, say_number, say_ordinal, say_time, say_year, spell_numbers
 from streamer.evaluation.words import plain_words, word_errors
 
 
@@ -49,7 +49,8 @@ def test_ordinals_years_and_times_in_words() -> None:
             "$4.50, $1.01 or $1,000.00.",
             "four dollars and fifty cents, one dollar and one cent or one thousand dollars.",
         ),
-        ("3.14, not 0.5. 7 more.", "three point one four, not zero point five. seven more."),
+        ("2.5, not 0.125. 7 more.", "two point five, not zero point one two five. seven more."),
+        ("at 7.15", "at seven.fifteen"),
         ("the 21st, 50 %", "the twenty first, fifty percent"),
         ("room 12 of 1066", "room twelve of one thousand sixty six"),
         ("call 12345678", "call one two three four five six seven eight"),
@@ -60,9 +61,14 @@ def test_only_the_numbers_of_a_text_are_spelled_out(written: str, spoken: str) -
     assert spell_numbers(written) == spoken
 
 
+def test_a_decimal_is_read_digit_by_digit() -> None:
+    assert [say_decimal("3", "14"), say_decimal("20", "05")] == ["three point one four", "twenty point zero five"]
+
+
 def test_spelling_of_numbers_and_marks_does_not_count() -> None:
     words = plain_words("It’s $20, at 3:05 — isn't it?")
     assert words == ["its", "twenty", "dollars", "at", "three", "oh", "five", "isnt", "it"]
+    assert plain_words("7.15") == plain_words("7:15")
     assert plain_words("Forty-two!") == plain_words("42")
     assert plain_words(" ... '' ") == []
 
