@@ -68,18 +68,22 @@ def spell_numbers(text: str) -> str:
     """
     text = re.sub(r"\b(\d{1,2}):00\s+o['’]clock", r"\1 o'clock", text)
     text = re.sub(r"\b(\d{1,2}):([0-5]\d)\b", lambda m: say_time(int(m[1]), int(m[2])), text)
-    text = re.sub(rf"\$({_WHOLE})(?:\.(\d\d)\b)?", lambda m: _say_dollars(m[1], m[2]), text)
+    text = re.sub(rf"\$({_WHOLE})(?:\.(\d+))?( (?:thousand|million|billion)\b)?", _say_dollars, text)
     text = re.sub(r"(\d)\s?%", r"\1 percent", text)
-    text = re.sub(r"(\d+)\.(\d|\d{3,})\b", lambda m: say_decimal(m[1], m[2]), text)
+    text = re.sub(rf"({_WHOLE})\.(\d|\d{{3,}})\b", lambda m: say_decimal(m[1].replace(",", ""), m[2]), text)
     text = re.sub(r"\b\d{1,3}(?:,\d{3}){1,2}\b", lambda m: say_number(int(m[0].replace(",", ""))), text)
     text = re.sub(r"\b(\d{1,6})(?:st|nd|rd|th)\b", lambda m: say_ordinal(int(m[1])), text)
     text = re.sub(r"\b(?:1[1-9]|20)\d\d\b", lambda m: say_year(int(m[0])), text)
     return re.sub(r"\d+", lambda m: _say_digits(m[0]), text)
 
 
-def _say_dollars(dollars: str, cents: str | None) -> str:
+def _say_dollars(price: re.Match[str]) -> str:
+    dollars, decimals, magnitude = price[1], price[2] or "", price[3] or ""
+    if magnitude or len(decimals) > 2:
+        return f"{dollars}{'.' if decimals else ''}{decimals}{magnitude} dollars"
     said = f"{dollars} dollar{'' if dollars == '1' else 's'}"
-    return said if cents in (None, "00") else f"{said} and {int(cents)} cent{'' if cents == '01' else 's'}"
+    cents = int(decimals.ljust(2, "0"))
+    return f"{said} and {cents} cent{'' if cents == 1 else 's'}" if cents else said
 
 
 def _say_digits(digits: str) -> str:
