@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,30 +71,36 @@ class SpeechCorpus:
 
     def __init__(
         self,
-        folder: Path,
+        folders: Sequence[Path],
         frame_samples: int,
         weights: Mapping[str, float] | None = None,
         n_shards: Mapping[str, int] | None = None,
     ) -> None:
-        """``weights``: how often each voice is drawn; None draws every voice there is alike.
+        """``folders``: of training.corpus and the like, each with voices of its own.
 
-        ``n_shards``: shards of each voice that count; None counts all. Raises :class:`CorpusError`.
+        ``weights``: how often each voice is drawn; None draws every voice there is alike. ``n_shards``: shards of each
+        voice that count; None counts all. Raises :class:`CorpusError`.
         """
         if weights is None:
-            weights = {path.name: 1.0 for path in sorted((folder / "speech").glob("*")) if path.is_dir()}
+            voices = (
+                path.name for folder in folders for path in sorted((folder / "speech").glob("*")) if path.is_dir()
+            )
+            weights = dict.fromkeys(voices, 1.0)
+        speech = ", ".join(str(folder / "speech") for folder in folders)
         if not weights:
-            raise CorpusError("codec_corpus_empty", f"{folder / 'speech'}: no voices; run training.corpus first")
+            raise CorpusError("codec_corpus_empty", f"{speech}: no voices; run training.corpus first")
         self.frame_samples = frame_samples
         self.weights = dict(weights)
         self.n_shards: dict[str, int] = {}
         self._recordings: dict[str, list[Recording]] = {}
         self._held_out: dict[str, list[Recording]] = {}
         for voice in weights:
-            paths = shard_paths(folder, voice)[: None if n_shards is None else n_shards.get(voice, 0)]
+            paths = [path for folder in folders for path in shard_paths(folder, voice)]
+            paths = paths[: None if n_shards is None else n_shards.get(voice, 0)]
             if len(paths) < 2:
                 raise CorpusError(
                     "codec_corpus_voice",
-                    f"{folder / 'speech' / voice}: {len(paths)} shards, expected at least 2, the last of which is held "
+                    f"{voice}: {len(paths)} shards in {speech}, expected at least 2, the last of which is held "
                     "out; run training.corpus for more, or leave the voice out",
                 )
             self.n_shards[voice] = len(paths)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from streamer.evaluation import ending_of
-
-Samples = npt.NDArray[np.float32]
+from streamer.evaluation.signals import Samples
 
 # Questions begin to rise this long before their voice ends, and have risen this far above their middle a little earlier
 # than at the very end, where voices fade.

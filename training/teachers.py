@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from training.intonation import Samples, intone
+from streamer.evaluation.signals import Samples
+from training.intonation import intone
 from training.packages import package_folder
 
 SAMPLE_RATE = 24_000

@@ -182,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.train_codec", description="Train the audio codec.")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="where state and log go")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="folder of training.corpus")
+    parser.add_argument(
+        "--corpus", type=Path, nargs="+", metavar="DIR", help="folders of training.corpus and training.raised"
+    )
     parser.add_argument("--steps", type=int, help="length of the whole run, which shapes its schedule")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(

@@ -44,7 +44,7 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(corpus_folder: Path) -> SpeechCorpus:
-    return SpeechCorpus(corpus_folder, FRAME)
+    return SpeechCorpus([corpus_folder], FRAME)
 
 
 @pytest.fixture(scope="module")

@@ -184,9 +184,9 @@ def test_clips_depend_on_the_draw_alone_and_leave_the_last_shard_out(tmp_path: P
     for number, level in enumerate((100, 200, 9000)):
         speak(tmp_path, "high", number, [5000, 30_000, 9000], level)
         speak(tmp_path, "low", number, [7000, 20_000, 40_000], 1000 + level)
-    corpus = SpeechCorpus(tmp_path, FRAME, {"high": 3.0, "low": 1.0})
+    corpus = SpeechCorpus([tmp_path], FRAME, {"high": 3.0, "low": 1.0})
     clips = corpus.draw(random.Random("a"), 40, 12)
-    again = SpeechCorpus(tmp_path, FRAME, {"high": 3.0, "low": 1.0}).draw(random.Random("a"), 40, 12)
+    again = SpeechCorpus([tmp_path], FRAME, {"high": 3.0, "low": 1.0}).draw(random.Random("a"), 40, 12)
     assert torch.equal(clips.samples, again.samples)
     assert clips.samples.shape == (40, 12 * FRAME)
     levels = (clips.samples * 32768).round().int()
@@ -208,24 +208,34 @@ def test_clips_depend_on_the_draw_alone_and_leave_the_last_shard_out(tmp_path: P
 def test_shards_that_came_later_change_nothing(tmp_path: Path) -> None:
     for number in range(3):
         speak(tmp_path, "high", number, [9000], 100 * (number + 1))
-    before = SpeechCorpus(tmp_path, FRAME)
+    before = SpeechCorpus([tmp_path], FRAME)
     drawn = before.draw(random.Random(1), 2, 4).samples
     speak(tmp_path, "high", 3, [9000], 400)
     speak(tmp_path, "low", 0, [9000], 500)
-    after = SpeechCorpus(tmp_path, FRAME, before.weights, before.n_shards)
+    after = SpeechCorpus([tmp_path], FRAME, before.weights, before.n_shards)
     assert torch.equal(after.draw(random.Random(1), 2, 4).samples, drawn)
     assert torch.equal(after.held_out("high", 1)[0], before.held_out("high", 1)[0])
+
+
+def test_a_corpus_may_lie_in_several_folders(tmp_path: Path) -> None:
+    for number in range(2):
+        speak(tmp_path / "a", "high", number, [9000], 100)
+        speak(tmp_path / "b", "low", number, [9000], 1000)
+    corpus = SpeechCorpus([tmp_path / "a", tmp_path / "b"], FRAME)
+    assert corpus.weights == {"high": 1.0, "low": 1.0} and corpus.n_shards == {"high": 2, "low": 2}
+    levels = (corpus.draw(random.Random(2), 20, 4).samples * 32768).round().int()
+    assert set(levels.unique().tolist()) == {0, 100, 1000}
 
 
 def test_a_corpus_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     def refused(code: str, match: str, weights: dict[str, float] | None = None) -> None:
         with pytest.raises(CorpusError, match=match) as error:
-            SpeechCorpus(tmp_path, FRAME, weights)
+            SpeechCorpus([tmp_path], FRAME, weights)
         assert error.value.code == code
 
     refused("codec_corpus_empty", "no voices")
     speak(tmp_path, "high", 0, [9000], 100)
-    refused("codec_corpus_voice", r"high: 1 shards, expected at least 2")
+    refused("codec_corpus_voice", r"high: 1 shards in .*, expected at least 2")
     speak(tmp_path, "high", 1, [9000], 100)
     refused("codec_corpus_voice", r"nobody: 0 shards", {"high": 1.0, "nobody": 1.0})
     path = tmp_path / "speech" / "high" / "00000.npz"

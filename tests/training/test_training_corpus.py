@@ -11,11 +11,12 @@ import pytest
 
 import streamer
 from streamer.evaluation import held_out_sentences
+from streamer.evaluation.signals import Samples
 from training import corpus as corpus_command
 from training import texts as texts_module
 from training.encode import CODEC, LEAD_FRAMES, TAIL_FRAMES, encode_shard
 from training.grammar import make_sentence
-from training.teachers import SAMPLE_RATE, VOICES, Samples, condition
+from training.teachers import SAMPLE_RATE, VOICES, condition
 from training.texts import Texts, is_speakable_sentence
 
 TEXTS = Texts(("Doubt is not a pleasant condition.", "Tell me about the weather."), ("abacus", "zephyr", "quill"))

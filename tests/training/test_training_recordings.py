@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from streamer.evaluation import HELD_OUT, read_dialogues, read_recordings
+from streamer.evaluation.signals import Samples
 from streamer.speech import ASSETS
 from training import recordings as recordings_command
-from training.teachers import Samples, Teacher
+from training.teachers import Teacher
 
 
 def test_each_voice_reads_the_turns_that_it_is_cast_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
