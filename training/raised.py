@@ -60,7 +60,7 @@ def raise_shard(path: Path, raised: Path, rng: random.Random) -> None:
 
 
 def _end(samples: npt.NDArray[np.int16], semitones: float) -> npt.NDArray[np.int16]:
-    raised = condition(raise_end(samples.astype(np.float32) / 32768, SAMPLE_RATE, semitones))
+    raised = condition(raise_end(np.divide(samples, 32768, dtype=np.float32), SAMPLE_RATE, semitones))
     kept = raised[-round(KEPT_SECONDS * SAMPLE_RATE) :].copy()
     n_fade = min(len(kept), round(_FADE_SECONDS * SAMPLE_RATE))
     kept[:n_fade] *= np.linspace(0, 1, n_fade)

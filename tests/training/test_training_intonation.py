@@ -72,7 +72,7 @@ def test_raised_ends_are_a_corpus_of_their_own_that_goes_on_from_its_shards(
     first = run("once", 0.0001)
     assert [path.name for path in first] == ["00000.npz"] and not capsys.readouterr().err
     recordings = read_shard(first[0])
-    long, short = (recording.read().astype(np.float32) / 32768 for recording in recordings)
+    long, short = (np.divide(recording.read(), 32768, dtype=np.float32) for recording in recordings)
     assert len(long) == raised.KEPT_SECONDS * SAMPLE_RATE and len(short) < 0.7 * SAMPLE_RATE
     assert long[0] == short[0] == 0
     for end in (long, short):
