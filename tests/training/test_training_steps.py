@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import streamer
 from streamer.checkpoint import CheckpointError
 from streamer.models import DelayConfig
+from training.average import main as average_main
 from training.export import export
 from training.network import ALIGNMENT_HEAD, REFERENCE_HEAD, DelayNetwork
 from training.packing import Batch, draw_batch
@@ -239,3 +241,35 @@ def test_export_refuses_what_the_server_would_not_load(network: DelayNetwork, tm
     del tensors["lm_heads.3.weight"]
     with pytest.raises(CheckpointError, match=r"lm_heads\.3"):
         export(tensors, MODEL, tmp_path)
+
+
+def test_the_mean_of_checkpoints_is_one_the_server_loads(
+    network: DelayNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = network.state_dict()
+    export({name: 3 * tensor for name, tensor in ours.items()}, MODEL, tmp_path / "thrice")
+    models = ["--models", str(MODEL), str(tmp_path / "thrice")]
+
+    def factor(*shares: str) -> float:
+        assert average_main([*models, *shares, "--out", str(tmp_path / "out")]) == 0
+        streamer.DelayModel.from_pretrained(tmp_path / "out")
+        made = load_network(tmp_path / "out").state_dict()
+        assert made.keys() == ours.keys()
+        factors = {round(float(made[name].norm() / tensor.norm()), 3) for name, tensor in ours.items()}
+        assert len(factors) == 1
+        return factors.pop()
+
+    assert factor() == 2.0
+    assert factor("--shares", "1", "3") == 2.5
+
+    other = dict(ours)
+    del other["lm_heads.3.weight"]
+    (tmp_path / "other").mkdir()
+    save_file(other, tmp_path / "other" / "model.safetensors")
+    for name, told in (("other", "'lm_heads.3.weight' is not of the same shape"), ("nowhere", "no such file")):
+        assert average_main(["--models", str(MODEL), str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+        assert told in capsys.readouterr().err
+    for shares in (("1",), ("1", "0")):
+        with pytest.raises(SystemExit):
+            average_main([*models, "--shares", *shares, "--out", str(tmp_path / "out")])
+        assert "--shares: one number above 0 for each" in capsys.readouterr().err
