@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamer.evaluation import ending_of
 from streamer.models import DelayConfig
 from streamer.text import MAX_SPEAKERS, Turn, build_prompt, format_script, merge_neighbours
 from streamer.text.delay_pattern import delay_codes
@@ -71,10 +72,11 @@ class Sample:
 class CodedCorpus:
     """All utterances under ``<corpus>/codes``, by voice."""
 
-    def __init__(self, folder: Path, n_vq: int, *, held_out: bool = False) -> None:
+    def __init__(self, folder: Path, n_vq: int, *, held_out: bool = False, questions: int = 1) -> None:
         """Read every shard; FileNotFoundError where there is none.
 
-        The first shard of a voice that has several is held out: with ``held_out`` it alone is read.
+        The first shard of a voice that has several is held out: with ``held_out`` it alone is read. ``questions``: how
+        much more often yes/no questions are drawn than other sentences.
         """
         self._utterances: dict[str, list[tuple[str, np.ndarray]]] = {}
         for voice in sorted(folder.glob("codes/*/")):
@@ -86,11 +88,11 @@ class CodedCorpus:
         self.voices = tuple(self._utterances)
         # Between equal shares, with which a small one would be learned by heart, and shares by hours.
         self.shares = {voice: len(utterances) ** _SHARE_POWER for voice, utterances in self._utterances.items()}
-
-    @property
-    def n_frames(self) -> int:
-        """Frames of all utterances."""
-        return sum(len(codes) for utterances in self._utterances.values() for _, codes in utterances)
+        self.n_frames = sum(len(codes) for utterances in self._utterances.values() for _, codes in utterances)
+        if questions > 1:
+            for utterances in self._utterances.values():
+                asked = [utterance for utterance in utterances if ending_of(utterance[0]) == "yes_no_question"]
+                utterances.extend(asked * (questions - 1))
 
     def words(self) -> set[str]:
         """Every word that is said."""

@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_network(options.model)
-    corpus = CodedCorpus(options.corpus, network.config.n_vq)
+    corpus = CodedCorpus(options.corpus, network.config.n_vq, questions=options.questions)
     held_out = CodedCorpus(options.corpus, network.config.n_vq, held_out=True)
     table = SoundTable.of_corpus(options.corpus, corpus.words() | held_out.words())
     trainer = Trainer(network, config, table.n_sounds, device, compiled=options.compile)
@@ -304,6 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sequences", type=int, default=5, help="sequences a step")
     parser.add_argument("--rows", type=int, default=1024, help="rows of a sequence")
     parser.add_argument("--books", type=int, default=5, help="codebook heads trained a step")
+    parser.add_argument(
+        "--questions", type=int, default=1, metavar="N", help="draw yes/no questions N times as often as the rest"
+    )
     parser.add_argument(
         "--seed",
         type=int,

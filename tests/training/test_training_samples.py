@@ -191,3 +191,18 @@ def test_the_first_of_several_shards_is_held_out(tmp_path: Path) -> None:
         np.savez(folder / f"{shard:05}.npz", codes=codes, lengths=np.array([8]), texts=np.array([f"Shard {shard}."]))
     assert CodedCorpus(tmp_path, 8).words() == {"Shard", "1", "2"}
     assert CodedCorpus(tmp_path, 8, held_out=True).words() == {"Shard", "0"}
+
+
+def test_questions_may_be_drawn_more_often(tmp_path: Path) -> None:
+    folder = tmp_path / "codes" / "high"
+    folder.mkdir(parents=True)
+    texts = np.array(["Did you see it?", "Where is it?", "I saw it.", "It is here."])
+    np.savez(folder / "00000.npz", codes=np.zeros((32, 8), np.int16), lengths=np.full(4, 8), texts=texts)
+    plain, asking = CodedCorpus(tmp_path, 8), CodedCorpus(tmp_path, 8, questions=4)
+    assert asking.n_frames == plain.n_frames == 32 and asking.shares == plain.shares
+
+    def asked(corpus: CodedCorpus) -> float:
+        rng = random.Random(3)
+        return sum(corpus.draw("high", rng).text == "Did you see it?" for _ in range(700)) / 700
+
+    assert 0.2 < asked(plain) < 0.3 and 0.5 < asked(asking) < 0.64
