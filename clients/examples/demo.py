@@ -51,7 +51,7 @@ async def listening_url(server: Process) -> str:
 async def speak(url: str, out: Path) -> None:
     """Stream the script into ``out``, a line a turn while it is spoken."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    async with connect(url, voices={"S1": "heart", "S2": "joe"}, seed=6) as dialogue:
+    async with connect(url, voices={"S1": "heart", "S2": "joe"}, seed=1) as dialogue:
         with AudioFileWriter(out, dialogue.ready.audio) as writer:
             sent = time.monotonic()
             first_audio_ms: float | None = None
