@@ -4,7 +4,7 @@
 # CORPUS has codes/ (about 0.8 MB an hour of speech: bring that, not the speech) and sounds.json, which training leaves
 # there on the machine that made the corpus. RUN keeps the state, so that a second call goes on. OUT receives the losses,
 # the alignment head's error and the checkpoint in pieces of 15 MB (cat OUT/checkpoint.tar.gz.* | tar -xzf -).
-# Needs torch, numpy, rich, safetensors and transformers.
+# Needs torch, transformers, safetensors, numpy, rich, msgspec, soundfile, soxr and websockets.
 set -eu
 corpus=$1 run=$2 out=$3 minutes=${4:-25}
 here=$(cd "$(dirname "$0")/.." && pwd)
