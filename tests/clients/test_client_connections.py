@@ -204,13 +204,19 @@ class CancelledAt:
 
 async def test_a_cancellation_at_any_moment_leaves_no_task_and_no_socket() -> None:
     async with through_a_proxy() as (server, proxy):
+        stage, cancelled_in = "", set[str]()
 
         async def use() -> None:
+            nonlocal stage
+            stage = "connecting"
             async with open_connection(proxy.url) as connection, connection.dialogue() as dialogue:
+                stage = "open"
                 await dialogue.ping()
+                stage = "speaking"
                 async with dialogue.live_turn("S1") as turn:
                     await turn.write("Good morning. ")
                     await until(dialogue, Audio)
+                    stage = "cut off"
                     proxy.cut()
                     await turn.write("How are you?")
                 await until(dialogue, TurnCompleted)
@@ -228,7 +234,9 @@ async def test_a_cancellation_at_any_moment_leaves_no_task_and_no_socket() -> No
             assert left == []
             if not work.reached:
                 break
-        assert n > 15
+            cancelled_in.add(stage)
+        # How often it waits depends on how many messages come at once; that it does so at every stage does not.
+        assert cancelled_in == {"connecting", "open", "speaking", "cut off"}
         for session in server.state.sessions.all():
             await session.end("test")
 

@@ -99,6 +99,8 @@ def test_reference_loss_is_of_the_attention_to_the_reference_of_who_speaks(
 ) -> None:
     batch = batch_of(maker, 3)
     forward = network(batch.rows, batch.positions, batch.documents)
+    # A trained head is so sure that its loss is lost in float32's rounding.
+    forward = forward._replace(reference_scores=0.1 * forward.reference_scores)
     attention = forward.reference_scores.softmax(-1)
     is_reference = batch.rows[..., 0] == config.audio_user_slot_token_id
     losses = []
