@@ -27,7 +27,7 @@ class Batch:
     rows: torch.Tensor
     targets: torch.Tensor
     learned: torch.Tensor
-    begins: torch.Tensor
+    heavy: torch.Tensor
     positions: torch.Tensor
     documents: torch.Tensor
     sounds: torch.Tensor
@@ -59,7 +59,7 @@ def draw_batch(
         rows=rows,
         targets=rows.clone(),
         learned=torch.zeros(rows.shape, dtype=torch.bool),
-        begins=torch.zeros(shape, dtype=torch.bool),
+        heavy=torch.zeros(shape, dtype=torch.bool),
         positions=torch.zeros(shape, dtype=torch.int64),
         documents=torch.zeros(shape, dtype=torch.int64),
         sounds=torch.full(shape, -1),
@@ -85,7 +85,7 @@ def draw_batch(
         begin = ends[sequence]
         end = ends[sequence] = begin + length
         documents[sequence] += 1
-        for name in ("rows", "targets", "learned", "begins", "sounds", "speakers", "guide_weights"):
+        for name in ("rows", "targets", "learned", "heavy", "sounds", "speakers", "guide_weights"):
             getattr(batch, name)[sequence, begin:end] = getattr(sample, name)
         batch.guide[sequence, begin:end] = sample.guide + begin
         batch.positions[sequence, begin:end] = torch.arange(length)

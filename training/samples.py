@@ -37,6 +37,8 @@ _EDGE_FRAMES = 0.5
 _BORDER_FRAMES = 1.5
 # Rows in which another voice is taken up.
 _BEGIN_ROWS = 8
+# A question's last voiced frames rise; the first codebooks, which have the pitch, lag behind by so many rows.
+_RISE_FRAMES, _RISE_LAG_ROWS = 8, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +55,17 @@ class Sample:
     """One document of L rows.
 
     rows: (L, 1 + n_vq) int64, what the model sees; targets: the same without noise; learned: (L, 1 + n_vq) bool, which
-    targets the row before is to predict. begins: (L,) bool, the first rows of another speaker. sounds: (L,) int64, the
-    row of the sound table at a word's last byte, else -1. speakers: (L,) int64, where there are references, whose they
-    are, and who says the text of the script, 1 to 5; else 0. guide: (L, 2) int64, last bytes of the two words being
-    said when the next row's frame begins, with guide_weights (L, 2), 0 where nothing is said.
+    targets the row before is to predict. heavy: (L,) bool, rows that count more: the first of another speaker, the last
+    of a question for yes or no. sounds: (L,) int64, the row of the sound table at a word's last byte, else -1.
+    speakers: (L,) int64, where there are references, whose they are, and who says the text of the script, 1 to 5;
+    else 0. guide: (L, 2) int64, last bytes of the two words being said when the next row's frame begins, with
+    guide_weights (L, 2), 0 where nothing is said.
     """
 
     rows: torch.Tensor
     targets: torch.Tensor
     learned: torch.Tensor
-    begins: torch.Tensor
+    heavy: torch.Tensor
     sounds: torch.Tensor
     speakers: torch.Tensor
     guide: torch.Tensor
@@ -75,9 +78,11 @@ class CodedCorpus:
     def __init__(self, folder: Path, n_vq: int, *, held_out: bool = False, questions: int = 1) -> None:
         """Read every shard; FileNotFoundError where there is none.
 
-        The first shard of a voice that has several is held out: with ``held_out`` it alone is read. ``questions``: how
-        much more often yes/no questions are drawn than other sentences.
+        The first shard of a voice that has several is held out: with ``held_out`` it alone is read. ``questions``, at
+        least 1: how much more often yes/no questions are drawn than other sentences.
         """
+        if questions < 1:
+            raise ValueError(f"questions is {questions}, expected at least 1")
         self._utterances: dict[str, list[tuple[str, np.ndarray]]] = {}
         for voice in sorted(folder.glob("codes/*/")):
             shards = sorted(voice.glob("?????.npz"))
@@ -175,28 +180,32 @@ def make_sample(
         learned[first + book : first + book + n_frames, 1 + book] = True
     heard = with_noise(block, noise, config.audio_vocab_size, rng) if noise and rng else block
 
-    begins = torch.zeros(len(targets), dtype=torch.bool)
+    asked = [ending_of(utterance.text) == "yes_no_question" for utterance in said]
+    heavy = torch.zeros(len(targets), dtype=torch.bool)
     at = first
-    for before, utterance in zip((None, *said), said, strict=False):
+    for before, utterance, rises in zip((None, *said), said, asked, strict=False):
         if before is None or before.voice != utterance.voice:
-            begins[at : at + _BEGIN_ROWS] = True
+            heavy[at : at + _BEGIN_ROWS] = True
         at += len(utterance.codes)
+        if rises:
+            silent = at - TAIL_FRAMES
+            heavy[silent - _RISE_FRAMES : silent + _RISE_LAG_ROWS] = True
 
     sounds = torch.full((len(targets),), -1)
     speakers = torch.zeros(len(targets), dtype=torch.int64)
     guide = torch.zeros(len(targets), 2, dtype=torch.int64)
     guide_weights = torch.zeros(len(targets), 2)
     rows_of_words = word_rows(tokenizer, prompt[:, 0].tolist(), tokenizer(script)["input_ids"])
-    words = [word for utterance in said for word in words_of(utterance.text)]
+    words = [(word, rises) for utterance, rises in zip(said, asked, strict=True) for word in words_of(utterance.text)]
     if len(words) != len(rows_of_words):
         raise ValueError(f"{script!r}: {len(rows_of_words)} words in the prompt, {len(words)} in the recordings")
-    for word, row in zip(words, rows_of_words, strict=True):
-        sounds[row] = table.index(word.text)
+    for (word, rises), row in zip(words, rows_of_words, strict=True):
+        sounds[row] = table.index(word.text, asked=rises)
     if references is not None:
         speakers[: len(prompt)] = _speakers(tokenizer, prompt[:, 0], script, config.audio_user_slot_token_id)
     borders = torch.tensor(_word_times(said, table))  # (words, 2): begin and end, in frames of the block
     _guide(guide, guide_weights, torch.tensor(rows_of_words), borders, first)
-    return Sample(whole(heard), targets, learned, begins, sounds, speakers, guide, guide_weights)
+    return Sample(whole(heard), targets, learned, heavy, sounds, speakers, guide, guide_weights)
 
 
 def with_noise(codes: torch.Tensor, share: float, n_codes: int, rng: random.Random) -> torch.Tensor:

@@ -33,8 +33,9 @@ STATE, LOG = "state.pt", "log.jsonl"
 _WARM_UP_STEPS = 40
 _FLAT_SHARE, _FINAL_SHARE = 0.25, 0.02
 _TEXT_WEIGHT, _SOUND_WEIGHT, _REFERENCE_WEIGHT = 0.3, 0.3, 0.3
-# Once a voice speaks, it can be had from its own last frames; only at the beginning must its reference be found.
-_BEGIN_WEIGHT = 3.0
+# Once a voice speaks, it can be had from its own last frames; only at the beginning must its reference be found. And
+# only at the end of a question for yes or no does it rise.
+_HEAVY_WEIGHT = 3.0
 # The alignment head is drawn hard to where words are thought to be at first, then left to find out better.
 _GUIDE_WEIGHT, _LATE_GUIDE_WEIGHT, _GUIDED_SHARE = 0.3, 0.03, 0.4
 _HELD_OUT_STEPS, _HELD_OUT_BATCHES = 200, 2
@@ -109,7 +110,7 @@ class Trainer:
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             forward = self._forward(batch.rows, batch.positions, batch.documents)
-            text, codes = code_losses(self.network, forward, batch, books, _BEGIN_WEIGHT)
+            text, codes = code_losses(self.network, forward, batch, books, _HEAVY_WEIGHT)
             reference = reference_loss(forward, batch, self.network.config.audio_user_slot_token_id)
             sound = sound_loss(self.sound_head, forward, batch, sounds.to(self.device))
             guide = guide_loss(forward, batch)
@@ -168,10 +169,10 @@ class Trainer:
 
 
 def code_losses(
-    network: DelayNetwork, forward: Forward, batch: Batch, books: Sequence[int], begin_weight: float = 1.0
+    network: DelayNetwork, forward: Forward, batch: Batch, books: Sequence[int], heavy_weight: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross-entropy of the learned cells: of the text ids, (), and of each of ``books``, (len(books),), in which
-    rows where another speaker begins count ``begin_weight`` times."""
+    the heavy rows count ``heavy_weight`` times."""
     # Row r predicts row r + 1; what a sequence begins with is never learned.
     wanted = batch.learned[:, 1:].any(-1).nonzero(as_tuple=True)
     hidden = forward.hidden[wanted]
@@ -181,12 +182,12 @@ def code_losses(
     columns = [1 + book for book in books]
     logits = network.audio_logits(hidden, books).float()
     each = F.cross_entropy(logits.flatten(0, 1), targets[:, columns].flatten(), reduction="none")
-    weights = learned[:, columns] * torch.where(batch.begins[:, 1:][wanted], begin_weight, 1.0)[:, None]
+    weights = learned[:, columns] * torch.where(batch.heavy[:, 1:][wanted], heavy_weight, 1.0)[:, None]
     return text_loss, (each.view(weights.shape) * weights).sum(0) / weights.sum(0).clamp_min(1)
 
 
 def sound_loss(head: nn.Linear, forward: Forward, batch: Batch, sounds: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the phonemes of words, at their last bytes."""
+    """Mean cross-entropy of the phonemes of words, and of whether yes or no is asked for, at their last bytes."""
     at = (batch.sounds >= 0).nonzero(as_tuple=True)
     logits = head(forward.words[at]).float().view(-1, head.out_features // SOUNDS_PER_WORD)
     return F.cross_entropy(logits, sounds[batch.sounds[at]].flatten())
@@ -221,7 +222,11 @@ def load_network(folder: Path) -> DelayNetwork:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train until the run has its steps."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in ("steps", "sequences", "rows", "books", "questions"):
+        if (value := getattr(options, name)) < 1:
+            parser.error(f"--{name} is {value}, expected at least 1")
     config = TrainConfig(
         options.steps, options.learning_rate, options.sequences, options.rows, options.books, options.seed
     )

@@ -1,8 +1,8 @@
 """Words of a text, the sounds they are made of, and about when each is said: what guides the language model's training.
 
 A byte-level model has to find out for itself how words sound and which word it is saying. In training it is told both:
-at a word's last byte an extra head names the word's phonemes, and one attention head is drawn to the word being said.
-Neither is part of the exported model, which keeps what it learned from them.
+at a word's last byte an extra head names the word's phonemes and whether yes or no is asked for, and one attention head
+is drawn to the word being said. The extra head is not exported; the model keeps what it learned from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import torch
 from streamer.evaluation.spelling import ONES, spell_numbers
 from training.packages import package_folder
 
-SOUNDS_PER_WORD = 10
+_PHONEMES_PER_WORD = 10
+# One more tells whether yes or no is asked for.
+SOUNDS_PER_WORD = _PHONEMES_PER_WORD + 1
 _WORD = re.compile(r"[A-Za-z0-9'’]+")
 _STRESS = str.maketrans("", "", "ˈˌ")
 _PHONEMES_PER_DIGIT = 4
@@ -51,7 +53,10 @@ def words_of(text: str) -> list[Word]:
 
 
 class SoundTable:
-    """Phonemes of words."""
+    """Phonemes of words, and of the same words where yes or no is asked for.
+
+    sounds: (2 words, SOUNDS_PER_WORD) int64: first all words as they are, then all as parts of such a question.
+    """
 
     def __init__(self, pronunciations: Mapping[str, str], alphabet: Sequence[str]) -> None:
         """``pronunciations``: phonemes by word, a character each; those not in ``alphabet`` are left out."""
@@ -59,12 +64,15 @@ class SoundTable:
         numbers = {phoneme: number for number, phoneme in enumerate(alphabet, start=1)}
         self._indices = {word: index for index, word in enumerate(pronunciations)}
         self._lengths: list[int] = []
-        self.sounds = torch.zeros(len(pronunciations), SOUNDS_PER_WORD, dtype=torch.int64)
+        plain = torch.zeros(len(pronunciations), SOUNDS_PER_WORD, dtype=torch.int64)
         for index, phonemes in enumerate(pronunciations.values()):
             ids = [numbers[p] for p in phonemes if p in numbers]
             self._lengths.append(len(ids))
-            kept = ids[:SOUNDS_PER_WORD]
-            self.sounds[index, : len(kept)] = torch.tensor(kept, dtype=torch.int64)
+            kept = ids[:_PHONEMES_PER_WORD]
+            plain[index, : len(kept)] = torch.tensor(kept, dtype=torch.int64)
+        asked = plain.clone()
+        asked[:, -1] = 1
+        self.sounds = torch.cat((plain, asked))
 
     @classmethod
     def of_corpus(cls, folder: Path, words: set[str]) -> SoundTable:
@@ -84,9 +92,10 @@ class SoundTable:
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return cls(pronunciations, alphabet)
 
-    def index(self, word: str) -> int:
-        """Row of ``sounds`` that the word has, or -1."""
-        return self._indices.get(word, -1)
+    def index(self, word: str, *, asked: bool = False) -> int:
+        """Row of ``sounds`` that the word has, or -1; ``asked``: as part of a question for yes or no."""
+        index = self._indices.get(word, -1)
+        return index + len(self._indices) if asked and index >= 0 else index
 
     def length(self, word: str) -> float:
         """About how many phonemes it takes to say a word; also of one that is not in the table."""

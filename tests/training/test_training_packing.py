@@ -53,7 +53,7 @@ def test_a_sample_lies_whole_in_its_place() -> None:
             for name in ("rows", "targets"):
                 assert (getattr(batch, name)[sequence, inside] == n).all()
             assert (batch.speakers[sequence, inside] == n).all()
-            assert batch.begins[sequence, inside].all()
+            assert batch.heavy[sequence, inside].all()
     nothing = batch.documents == 0
     assert torch.equal(batch.rows[nothing], EMPTY_ROW.expand(int(nothing.sum()), 9))
     assert not batch.learned[nothing].any()

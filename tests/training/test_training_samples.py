@@ -17,6 +17,7 @@ from streamer.models import DelayConfig, SamplingParams
 from streamer.text import Turn
 from streamer.text.delay_pattern import undelay_codes
 from streamer.voices import Voice
+from training.encode import TAIL_FRAMES
 from training.samples import CodedCorpus, Sample, SampleMaker, Utterance, make_sample
 from training.words import SoundTable
 
@@ -140,8 +141,22 @@ def test_the_first_rows_of_another_speaker_are_marked(tokenizer: Any, config: De
     said = [replace(utterance, voice=voice) for utterance, voice in zip(SAID, (4, 4, 7), strict=True)]
     sample = make_sample(tokenizer, config, table, TURNS, said, REFERENCES)
     first = int((sample.rows[:, 0] == config.audio_start_token_id).nonzero()[-1]) + 1
-    marked = sample.begins.nonzero().flatten().tolist()
+    marked = sample.heavy.nonzero().flatten().tolist()
     assert marked == [*range(first, first + 8), *range(first + 9 + 12, first + 9 + 12 + 8)]
+
+
+def test_a_question_for_yes_or_no_is_marked_in_its_words_and_at_its_end(tokenizer: Any, config: DelayConfig) -> None:
+    texts = ("Is it high?", "How high is it?", "It is high.")
+    table = SoundTable({"high": "hi"}, list("hi"))
+    said = [Utterance(text, codes_of(20, i), 4) for i, text in enumerate(texts)]
+    turns = [Turn(1 + i % 2, text) for i, text in enumerate(texts)]
+    sample = make_sample(tokenizer, config, table, turns, said, None)
+    sounds = table.sounds[sample.sounds[sample.sounds >= 0]]
+    expected = [table.index("high", asked=asked) for asked in (True, False, False)]
+    assert torch.equal(sounds, table.sounds[expected])
+    first = int((sample.rows[:, 0] == config.audio_start_token_id).nonzero()[-1]) + 1
+    silent = first + 20 - TAIL_FRAMES
+    assert sample.heavy.nonzero().flatten().tolist() == [*range(first, first + 8), *range(silent - 8, silent + 2)]
 
 
 def test_references_and_script_tell_who_speaks(
@@ -206,3 +221,5 @@ def test_questions_may_be_drawn_more_often(tmp_path: Path) -> None:
         return sum(corpus.draw("high", rng).text == "Did you see it?" for _ in range(700)) / 700
 
     assert 0.2 < asked(plain) < 0.3 and 0.5 < asked(asking) < 0.64
+    with pytest.raises(ValueError, match="questions is 0, expected at least 1"):
+        CodedCorpus(tmp_path, 8, questions=0)

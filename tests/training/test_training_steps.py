@@ -29,6 +29,7 @@ from training.train_lm import (
     code_losses,
     guide_loss,
     load_network,
+    main,
     reference_loss,
     run,
     sound_loss,
@@ -80,15 +81,15 @@ def test_loss_is_the_mean_over_learned_cells(network: DelayNetwork, maker: Sampl
 
 
 @torch.no_grad()
-def test_where_another_voice_is_taken_up_a_code_counts_more(network: DelayNetwork, maker: SampleMaker) -> None:
+def test_in_heavy_rows_a_code_counts_more(network: DelayNetwork, maker: SampleMaker) -> None:
     batch = batch_of(maker, 3)
     forward = network(batch.rows, batch.positions, batch.documents)
     picked = batch.learned[:, 1:, 1]
     logits = network.lm_heads[1](forward.hidden[:, :-1][picked])
     wanted = batch.targets[:, 1:, 1][picked]
     each = -logits.log_softmax(-1)[torch.arange(len(wanted)), wanted]
-    times = 1 + 2 * batch.begins[:, 1:][picked].float()
-    _, (loss,) = code_losses(network, forward, batch, [0], begin_weight=3.0)
+    times = 1 + 2 * batch.heavy[:, 1:][picked].float()
+    _, (loss,) = code_losses(network, forward, batch, [0], heavy_weight=3.0)
     assert loss.item() == pytest.approx(((each * times).sum() / times.sum()).item(), rel=1e-4)
     assert loss.item() != pytest.approx(each.mean().item(), rel=1e-3)
 
@@ -175,6 +176,15 @@ def test_guide_and_sound_losses_are_the_mean_over_their_rows(
     assert sound_loss(head, forward, batch, table.sounds).item() == pytest.approx(
         float(sum(losses)) / len(losses), rel=1e-4
     )
+
+
+def test_numbers_below_one_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("steps", "sequences", "rows", "books", "questions"):
+        lengths = {} if name == "steps" else {"--steps": "1"}
+        given = {"--corpus": str(tmp_path), "--run": str(tmp_path), **lengths, f"--{name}": "0"}
+        with pytest.raises(SystemExit):
+            main([part for pair in given.items() for part in pair])
+        assert f"--{name} is 0, expected at least 1" in capsys.readouterr().err
 
 
 def test_held_out_losses_are_logged_and_teach_nothing(maker: SampleMaker, table: SoundTable, tmp_path: Path) -> None:

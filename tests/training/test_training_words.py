@@ -31,7 +31,9 @@ def test_words_end_at_bytes_of_the_utf8_text() -> None:
 def test_a_table_holds_what_its_alphabet_knows() -> None:
     table = SoundTable({"cat": "kæt", "long": "a" * 30}, ["k", "t", "a"])
     assert table.sounds[table.index("cat")].tolist() == [1, 2, *[0] * (SOUNDS_PER_WORD - 2)]
-    assert table.sounds[table.index("long")].tolist() == [3] * SOUNDS_PER_WORD
+    assert table.sounds[table.index("long")].tolist() == [3] * (SOUNDS_PER_WORD - 1) + [0]
+    assert table.sounds[table.index("cat", asked=True)].tolist() == [1, 2, *[0] * (SOUNDS_PER_WORD - 3), 1]
+    assert table.index("dog", asked=True) == -1
     assert (table.index("dog"), table.length("long"), table.length("dog"), table.length("42")) == (-1, 30, 3, 8)
 
 
