@@ -101,7 +101,7 @@ class Speech:
         # Found missing now, not when the first listener comes.
         OpusEncoder().close()
         folders = (ASSETS / "voices", *config.voices) if embedded else config.voices
-        voices = VoiceRegistry.from_folders(folders, codec.config)
+        voices = VoiceRegistry.from_folders(folders, codec)
         for voice in voices.list():
             voice.reference(n_vq)
         engine = None if config.null is None else _null_engine(config, codec, voices, n_vq)

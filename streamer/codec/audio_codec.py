@@ -50,6 +50,14 @@ class AudioCodec:
     def device(self) -> torch.device:
         return self._quantizer.device
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the codebooks, 16 hexadecimal digits: codes mean the same to codecs that share them, and noise to others.
+
+        Empty for a codec that comes from no checkpoint.
+        """
+        return self.weights.quantizer.fingerprint
+
     @torch.no_grad()
     def encode(self, waveform: ArrayLike, *, pad_tail: bool = False) -> torch.Tensor:
         """Samples (N,), floats at ``config.sampling_rate`` -> codes (frames, n_codebooks) int64.

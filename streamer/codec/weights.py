@@ -6,6 +6,7 @@ front of it, weight norm into plain matrices, and each codebook into a table of 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class QuantizerWeights:
     in_projs: tuple[Affine | None, ...]
     directions: torch.Tensor  # (codebooks, entries, codebook_dim), unit length
     decoded: torch.Tensor  # (codebooks * entries, rvq_dim): out_proj of every entry
+    fingerprint: str = ""  # of the codebooks as stored, in whatever floating-point type
 
 
 Stage = PatchConfig | StageWeights
@@ -190,7 +192,12 @@ def _fold_quantizer(config: QuantizerConfig, tensors: Tensors) -> QuantizerWeigh
         ),
         directions=F.normalize(torch.stack(codebooks), dim=-1),
         decoded=torch.cat(decoded),
+        fingerprint=_fingerprint(torch.stack(codebooks)),
     )
+
+
+def _fingerprint(codebooks: torch.Tensor) -> str:
+    return hashlib.sha256(codebooks.cpu().numpy().astype("<f4").tobytes()).hexdigest()[:16]
 
 
 def _fold_affine(name: str, tensors: Tensors) -> Affine | None:

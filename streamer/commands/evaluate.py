@@ -186,7 +186,7 @@ def _studio(arguments: argparse.Namespace) -> Iterator[Studio]:
     own = [] if arguments.codec else [ASSETS / "voices"]
     try:
         codec = AudioCodec.from_pretrained(arguments.codec or ASSETS / "codec")
-        voices = VoiceRegistry.from_folders([*own, *arguments.voices], codec.config)
+        voices = VoiceRegistry.from_folders([*own, *arguments.voices], codec)
     except CheckpointError as error:
         raise CommandError(str(error), 2) from error
     yield Studio(codec, voices)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from streamer.voices.registry import UnknownVoice, VoiceRegistry
-from streamer.voices.voice import CodecShape, Encoder, Voice, VoiceError
+from streamer.voices.voice import Codec, CodecShape, Voice, VoiceError
 
-__all__ = ["CodecShape", "Encoder", "UnknownVoice", "Voice", "VoiceError", "VoiceRegistry"]
+__all__ = ["Codec", "CodecShape", "UnknownVoice", "Voice", "VoiceError", "VoiceRegistry"]

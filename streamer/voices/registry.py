@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from streamer.voices.voice import CodecShape, Voice, VoiceError
+from streamer.voices.voice import Codec, Voice, VoiceError
 
 
 class UnknownVoice(KeyError):
@@ -37,7 +37,7 @@ class VoiceRegistry:
         self._changing = threading.Lock()
 
     @classmethod
-    def from_folders(cls, folders: Iterable[str | Path], codec: CodecShape) -> VoiceRegistry:
+    def from_folders(cls, folders: Iterable[str | Path], codec: Codec) -> VoiceRegistry:
         """The voices of all ``*.json`` files, by name within each folder, checked against the codec.
 
         Raises VoiceError for a folder that isn't there, a file that isn't a voice, and an id given twice.

@@ -27,7 +27,7 @@ import torch
 from streamer.voices.voice import Voice, VoiceError
 
 _log = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE voices (
     id TEXT PRIMARY KEY,
@@ -39,11 +39,16 @@ CREATE TABLE voices (
     language TEXT NOT NULL,
     description TEXT NOT NULL,
     consent_by TEXT NOT NULL,
-    consent_at_s REAL NOT NULL
+    consent_at_s REAL NOT NULL,
+    codec TEXT NOT NULL DEFAULT ''
 );
 PRAGMA user_version = {_VERSION};
 """
-_TEXTS = ("transcript", "origin", "licence", "language", "description")
+_FROM_VERSION_1 = f"""
+ALTER TABLE voices ADD COLUMN codec TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = {_VERSION};
+"""
+_TEXTS = ("transcript", "origin", "licence", "language", "description", "codec")
 # Only names of our own making are ever removed.
 _OURS = re.compile(r"[a-z0-9_-]{1,64}\.[0-9a-f]{16}\.npy(\.tmp)?")
 _BUSY_S = 10.0
@@ -94,16 +99,22 @@ class VoiceStore:
         """Keep a voice; when this returns, it survives a power cut. StoreError, ``voice_exists`` if its id is taken."""
         data = _to_bytes(voice.codes)
         path = self._codes / f"{voice.id}.{secrets.token_hex(8)}.npy"
-        digest = hashlib.sha256(data).hexdigest()
-        texts = [getattr(voice, name) for name in _TEXTS]
-        row = [voice.id, path.name, digest, *texts, consent.given_by, consent.given_at_s]
+        row = {
+            "id": voice.id,
+            "file": path.name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            **{name: getattr(voice, name) for name in _TEXTS},
+            "consent_by": consent.given_by,
+            "consent_at_s": consent.given_at_s,
+        }
         with self._failing_as_store_error(f"voice {voice.id} can't be stored"):
             try:
                 with self._transaction() as index:
                     if index.execute("SELECT 1 FROM voices WHERE id = ?", [voice.id]).fetchone():
                         raise StoreError("voice_exists", f"voice {voice.id}: there is a voice of this id already")
                     _write_durably(path, data)
-                    index.execute(f"INSERT INTO voices VALUES ({', '.join('?' * len(row))})", row)
+                    columns, places = ", ".join(row), ", ".join("?" * len(row))
+                    index.execute(f"INSERT INTO voices ({columns}) VALUES ({places})", list(row.values()))
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
@@ -143,13 +154,13 @@ class VoiceStore:
 
     def _create(self, index: sqlite3.Connection) -> None:
         version = index.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                index.execute(statement)
-        elif version != _VERSION:
+        script = {0: _SCHEMA, 1: _FROM_VERSION_1, _VERSION: ""}.get(version)
+        if script is None:
             raise StoreError(
                 "storage_failed", f"{self._index_path}: made by another version of this server ({version})"
             )
+        for statement in script.split(";"):
+            index.execute(statement)
 
     def _reconcile(self, index: sqlite3.Connection) -> None:
         rows = {row["file"]: row["id"] for row in index.execute("SELECT id, file FROM voices")}

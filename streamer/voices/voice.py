@@ -39,11 +39,13 @@ class CodecShape(Protocol):
     def frame_samples(self) -> int: ...
 
 
-class Encoder(Protocol):
+class Codec(Protocol):
     """What turns a recording into codes: ``streamer.AudioCodec``."""
 
     @property
     def config(self) -> CodecShape: ...
+    @property
+    def fingerprint(self) -> str: ...
     def encode(self, waveform: npt.NDArray[np.float32]) -> torch.Tensor: ...
 
 
@@ -51,6 +53,7 @@ class Encoder(Protocol):
 class Voice:
     """A speaker's reference. ``codes`` is (frames, codebooks) int64 on the CPU; ``transcript`` is its words.
 
+    ``codec``: the fingerprint of the codec that made the codes; empty where that is not known.
     Raises VoiceError for an id that isn't ``[a-z0-9_-]{1,64}`` or codes of a wrong shape.
     """
 
@@ -61,6 +64,7 @@ class Voice:
     licence: str
     language: str = "en"
     description: str = ""
+    codec: str = ""
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):
@@ -77,7 +81,7 @@ class Voice:
         id: str,
         path: str | Path | bytes,
         transcript: str,
-        codec: Encoder,
+        codec: Codec,
         *,
         origin: str = "",
         licence: str = "",
@@ -92,7 +96,7 @@ class Voice:
         # A last frame that is not whole is filled with silence; the codec would make it meaningless codes.
         samples = np.pad(samples, (0, -len(samples) % codec.config.frame_samples))
         codes = codec.encode(samples).to("cpu", torch.int64)
-        return cls(id, codes, transcript, origin, licence, language, description)
+        return cls(id, codes, transcript, origin, licence, language, description, codec.fingerprint)
 
     @classmethod
     def from_file(cls, path: Path) -> Voice:
@@ -113,14 +117,21 @@ class Voice:
         path.write_text(f'{head},\n "codes": [\n{lines}\n ]\n}}\n', encoding="utf-8")
         return path
 
-    def check(self, codec: CodecShape) -> None:
+    def check(self, codec: Codec) -> None:
         """VoiceError unless the codes could be this codec's."""
-        codebooks, highest = self.codes.shape[1], int(self.codes.max())
-        if codebooks > codec.n_codebooks or highest >= codec.codebook_size or int(self.codes.min()) < 0:
+        shape, codebooks, highest = codec.config, self.codes.shape[1], int(self.codes.max())
+        if codebooks > shape.n_codebooks or highest >= shape.codebook_size or int(self.codes.min()) < 0:
             raise VoiceError(
                 "bad_voice_codes",
                 f"voice {self.id}: {codebooks} codebooks with codes up to {highest}; the codec has "
-                f"{codec.n_codebooks} of {codec.codebook_size} entries",
+                f"{shape.n_codebooks} of {shape.codebook_size} entries",
+            )
+        # The shape alone would let through codes that are noise to a codec trained anew.
+        if self.codec and codec.fingerprint and self.codec != codec.fingerprint:
+            raise VoiceError(
+                "bad_voice_codes",
+                f"voice {self.id}: made with another codec ({self.codec[:32]!r}, this one is {codec.fingerprint!r}); "
+                "make it anew from its recording",
             )
 
     def reference(self, n_vq: int) -> torch.Tensor:

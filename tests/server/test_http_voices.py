@@ -7,6 +7,7 @@ import io
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,23 @@ async def test_an_uploaded_voice_speaks_survives_a_restart_and_can_be_removed(se
         await server.error("DELETE", "/v1/voices/ann", 404)
         error = await server.error("POST", "/v1/audio/speech", 400, json=WISH | {"voice": "ann"})
         assert error["code"] == "unknown_voice"
+        await upload(server)
+
+
+async def test_a_voice_made_with_another_codec_is_left_out_and_can_be_removed(
+    settings: HttpSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.voices_store is not None
+    async with http_running(settings) as server:
+        await upload(server)
+        assert server.speech.voices.get("ann").codec == server.speech.codec.fingerprint != ""
+    with closing(sqlite3.connect(settings.voices_store / "voices.sqlite3")) as index, index:
+        index.execute("UPDATE voices SET codec = 'another'")
+    async with http_running(settings) as server:
+        assert await ids(server) == ["one", "two"]
+        assert "voice ann: made with another codec" in caplog.text
+        async with server.client.delete(server.url + "/v1/voices/ann") as answer:
+            assert answer.status == 204
         await upload(server)
 
 

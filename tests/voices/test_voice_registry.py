@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 from streamer.audio import AudioFileError, load_audio
 from streamer.codec import AudioCodec
@@ -28,13 +30,14 @@ def codec() -> AudioCodec:
 
 def voice_file(folder: Path, name: str = "ann", **changes: Any) -> Path:
     content = {"codes": [[1, 2], [3, 4]], "transcript": "Hi.", "origin": "me", "licence": "CC0-1.0"} | changes
+    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}), encoding="utf-8")
     return path
 
 
 def test_the_embedded_voices() -> None:
-    registry = VoiceRegistry.from_folders([ASSETS / "voices"], codec().config)
+    registry = VoiceRegistry.from_folders([ASSETS / "voices"], codec())
     assert [voice.id for voice in registry.list()] == ["heart", "heart_low", "joe", "nell"]
     assert {voice.licence for voice in registry.list()} == {"Apache-2.0", "CC0-1.0"}
     for voice in registry.list():
@@ -66,7 +69,7 @@ def test_a_voice_decodes_to_its_own_recording(name: str) -> None:
 
 
 def test_unknown_voice_lists_the_known_ones() -> None:
-    registry = VoiceRegistry.from_folders([ASSETS / "voices"], codec().config)
+    registry = VoiceRegistry.from_folders([ASSETS / "voices"], codec())
     with pytest.raises(UnknownVoice) as caught:
         registry.get("nobody")
     assert str(caught.value) == "no voice 'nobody'; known voices: heart, heart_low, joe, nell"
@@ -84,10 +87,10 @@ def test_reference_is_cut_to_the_models_codebooks() -> None:
 
 def test_a_saved_voice_comes_back(tmp_path: Path) -> None:
     codes = torch.randint(0, 1024, (40, 8), generator=torch.Generator().manual_seed(0))
-    voice = Voice("e-1_x", codes, '„Grüß" \n Gott', "me", "CC0-1.0", "de", "laut")
+    voice = Voice("e-1_x", codes, '„Grüß" \n Gott', "me", "CC0-1.0", "de", "laut", "0123456789abcdef")
     read = Voice.from_file(voice.save(tmp_path / "new"))
     assert torch.equal(read.codes, codes)
-    for name in ("id", "transcript", "origin", "licence", "language", "description"):
+    for name in ("id", "transcript", "origin", "licence", "language", "description", "codec"):
         assert getattr(read, name) == getattr(voice, name)
 
 
@@ -119,7 +122,7 @@ def test_ids_are_safe_file_names(voice_id: str) -> None:
 def test_a_bad_voice_file_is_named(tmp_path: Path, changes: dict[str, Any], match: str) -> None:
     voice_file(tmp_path, "bob", **changes)
     with pytest.raises(VoiceError, match=match) as caught:
-        VoiceRegistry.from_folders([tmp_path], codec().config)
+        VoiceRegistry.from_folders([tmp_path], codec())
     assert "bob" in str(caught.value)
 
 
@@ -127,18 +130,41 @@ def test_a_bad_voice_file_is_named(tmp_path: Path, changes: dict[str, Any], matc
 def test_a_file_that_is_no_voice(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(VoiceError, match=r"x\.json"):
-        VoiceRegistry.from_folders([tmp_path], codec().config)
+        VoiceRegistry.from_folders([tmp_path], codec())
+
+
+def test_only_codes_of_the_same_codebooks_are_taken(tmp_path: Path) -> None:
+    """A codec whose decoder alone was trained on shares them; one whose codebooks moved understands something else."""
+    tensors = load_file(ASSETS / "codec" / "model.safetensors")
+    changed = {
+        "decoder": next(name for name in tensors if name.startswith("decoder.") and name.endswith(".weight")),
+        "codebook": "quantizer.quantizers.7.codebook.weight",
+    }
+    for folder, name in changed.items():
+        shutil.copytree(ASSETS / "codec", tmp_path / folder)
+        save_file({**tensors, name: tensors[name] * 1.01}, tmp_path / folder / "model.safetensors")
+    wide = {name: tensor.float() for name, tensor in tensors.items()}
+    shutil.copytree(ASSETS / "codec", tmp_path / "wide")
+    save_file(wide, tmp_path / "wide" / "model.safetensors")
+
+    Voice.from_audio("joe", RECORDINGS / "joe.wav", "x", codec()).save(tmp_path / "voices")
+    for folder in ("decoder", "wide"):
+        VoiceRegistry.from_folders([tmp_path / "voices"], AudioCodec.from_pretrained(tmp_path / folder))
+    other = AudioCodec.from_pretrained(tmp_path / "codebook")
+    with pytest.raises(VoiceError, match="voice joe: made with another codec") as caught:
+        VoiceRegistry.from_folders([tmp_path / "voices"], other)
+    assert caught.value.code == "bad_voice_codes"
+    voice_file(tmp_path / "unknown")
+    VoiceRegistry.from_folders([tmp_path / "unknown"], other)
 
 
 def test_folders_that_are_missing_or_repeat_an_id(tmp_path: Path) -> None:
     with pytest.raises(VoiceError, match="no such folder"):
-        VoiceRegistry.from_folders([tmp_path / "none"], codec().config)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
+        VoiceRegistry.from_folders([tmp_path / "none"], codec())
     voice_file(tmp_path / "a")
     voice_file(tmp_path / "b")
     with pytest.raises(VoiceError, match="two voices have this id"):
-        VoiceRegistry.from_folders([tmp_path / "a", tmp_path / "b"], codec().config)
+        VoiceRegistry.from_folders([tmp_path / "a", tmp_path / "b"], codec())
 
 
 def noise(seconds: float) -> np.ndarray:

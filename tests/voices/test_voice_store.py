@@ -50,6 +50,20 @@ def test_voices_are_there_again(tmp_path: Path) -> None:
         assert again.consent("nobody") is None
 
 
+def test_an_index_from_before_codecs_had_fingerprints_is_brought_up_to_date(tmp_path: Path) -> None:
+    store = VoiceStore(tmp_path)
+    store.add(voice("ann", codec="0123456789abcdef"), CONSENT)
+    assert store.voices()[0].codec == "0123456789abcdef"
+    with closing(sqlite3.connect(tmp_path / "voices.sqlite3")) as index:
+        index.execute("ALTER TABLE voices DROP COLUMN codec")
+        index.execute("PRAGMA user_version = 1")
+    store = VoiceStore(tmp_path)
+    store.add(voice("bob", codec="fedcba9876543210"), CONSENT)
+    for again in (store, VoiceStore(tmp_path)):
+        assert [(each.id, each.codec) for each in again.voices()] == [("ann", ""), ("bob", "fedcba9876543210")]
+        assert again.consent("ann") == CONSENT
+
+
 def test_an_id_is_taken_once_and_free_again_after_removal(tmp_path: Path) -> None:
     store = VoiceStore(tmp_path)
     store.add(voice(), CONSENT)

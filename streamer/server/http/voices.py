@@ -153,9 +153,17 @@ class VoiceEndpoints:
             raise Problem("bad_recording", f"`file`: {error.message}", _FILE) from None
 
         def work() -> Voice:
-            codes = self._speech.codec.encode(normalize_loudness(samples), pad_tail=True).cpu()
-            transcript = normalize_text(upload.transcript)
-            return Voice(upload.id, codes, transcript, upload.name, "", upload.language, upload.description)
+            codec = self._speech.codec
+            return Voice(
+                upload.id,
+                codec.encode(normalize_loudness(samples), pad_tail=True).cpu(),
+                normalize_text(upload.transcript),
+                origin=upload.name,
+                licence="",
+                language=upload.language,
+                description=upload.description,
+                codec=codec.fingerprint,
+            )
 
         async with self._encoding:
             return await asyncio.to_thread(work)
@@ -169,7 +177,7 @@ class VoiceEndpoints:
         """Give the speech what was uploaded before this start."""
         for voice in store.voices():
             try:
-                voice.check(self._speech.codec.config)
+                voice.check(self._speech.codec)
                 voice.reference(self._speech.model.config.n_vq)
                 self._speech.voices.add(voice)
             except VoiceError as error:
