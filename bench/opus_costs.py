@@ -37,7 +37,7 @@ class OpusCost:
 def speech() -> npt.NDArray[np.float32]:
     """The embedded voices' recordings as the codec speaks them, one after another: (samples,) at 24 kHz."""
     codec = AudioCodec.from_pretrained(ASSETS / "codec")
-    voices = VoiceRegistry.from_folders([ASSETS / "voices"], codec.config).list()
+    voices = VoiceRegistry.from_folders([ASSETS / "voices"], codec).list()
     samples = np.concatenate([codec.decode(voice.codes).numpy() for voice in voices])
     return samples[: len(samples) // 5760 * 5760].clip(-1, 1)
 

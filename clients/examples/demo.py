@@ -21,7 +21,7 @@ SCRIPT = (
 )
 
 
-async def main(out: Path) -> None:
+async def main(out: Path, seed: int) -> None:
     """Serve, speak, report, stop."""
     began = time.monotonic()
     server = await asyncio.create_subprocess_exec(
@@ -30,7 +30,7 @@ async def main(out: Path) -> None:
     try:
         url = await listening_url(server)
         print(f"server with the embedded model ready after {time.monotonic() - began:.1f} s at {url}")
-        await speak(url, out)
+        await speak(url, out, seed)
     finally:
         if server.returncode is None:
             server.send_signal(signal.SIGTERM)
@@ -48,10 +48,10 @@ async def listening_url(server: Process) -> str:
     return line.removeprefix("listening on ").strip()
 
 
-async def speak(url: str, out: Path) -> None:
+async def speak(url: str, out: Path, seed: int) -> None:
     """Stream the script into ``out``, a line a turn while it is spoken."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    async with connect(url, voices={"S1": "heart", "S2": "joe"}, seed=1) as dialogue:
+    async with connect(url, voices={"S1": "heart", "S2": "joe"}, seed=seed) as dialogue:
         with AudioFileWriter(out, dialogue.ready.audio) as writer:
             sent = time.monotonic()
             first_audio_ms: float | None = None
@@ -80,4 +80,6 @@ async def speak(url: str, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/demo.opus"))
-    asyncio.run(main(parser.parse_args().out))
+    parser.add_argument("--seed", type=int, default=1, help="another one speaks the same words another way")
+    options = parser.parse_args()
+    asyncio.run(main(options.out, options.seed))

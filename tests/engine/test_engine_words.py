@@ -42,7 +42,7 @@ def words_request(number: int, sampling: SamplingParams = SAMPLED, max_rows: int
     """A turn of a script and its words, in a voice that all share."""
     model, codec, tokenizer, _ = embedded()
     config = model.config
-    voice = VoiceRegistry.from_folders((ASSETS / "voices",), codec.config).list()[0]
+    voice = VoiceRegistry.from_folders((ASSETS / "voices",), codec).list()[0]
     script = SCRIPTS[number]
     rows = build_prompt(tokenizer, config, script, references=[voice.reference(config.n_vq)])
     start = rows.new_full((1, rows.shape[1]), config.audio_pad_code)
