@@ -45,10 +45,14 @@ def load_codec() -> streamer.AudioCodec:
     return streamer.AudioCodec.from_pretrained(GOLDEN / "codec-nq8" / "codec")
 
 
+def ffmpeg() -> str:
+    """The system's ffmpeg, or the one that a wheel brings: a decoder that is not ours."""
+    return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+
+
 def decode_with_ffmpeg(data: bytes, sample_rate: int) -> np.ndarray:
-    """Samples (n,) float32 of any audio file in ``data``, by ffmpeg: the system's, or the one that a wheel brings."""
-    ffmpeg = shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
-    command = [ffmpeg, "-v", "error", "-i", "-", "-f", "f32le", "-ac", "1", "-ar", str(sample_rate), "-"]
+    """Samples (n,) float32 of any audio file in ``data``, by ffmpeg."""
+    command = [ffmpeg(), "-v", "error", "-i", "-", "-f", "f32le", "-ac", "1", "-ar", str(sample_rate), "-"]
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert not done.stderr, done.stderr.decode()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from support import ffmpeg
 
 from streamer.audio import mulaw_decode, mulaw_encode
 
@@ -46,16 +46,15 @@ def test_error_is_at_most_half_a_step() -> None:
     assert (np.diff(decoded) >= 0).all()
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_against_ffmpeg() -> None:
-    def ffmpeg(source: str, target: str, data: bytes) -> bytes:
-        command = f"ffmpeg -v error -f {source} -ar 8000 -ac 1 -i - -f {target} -".split()
+    def converted(source: str, target: str, data: bytes) -> bytes:
+        command = [ffmpeg(), *f"-v error -f {source} -ar 8000 -ac 1 -i - -f {target} -".split()]
         return subprocess.run(command, input=data, capture_output=True, check=True).stdout
 
-    theirs = np.frombuffer(ffmpeg("mulaw", "s16le", ALL_CODES), "<i2")
+    theirs = np.frombuffer(converted("mulaw", "s16le", ALL_CODES), "<i2")
     assert np.array_equal(theirs, mulaw_decode(ALL_CODES))
     ours = np.frombuffer(mulaw_encode(ALL_SAMPLES), np.uint8).astype(int)
-    encoded = np.frombuffer(ffmpeg("s16le", "mulaw", ALL_SAMPLES.astype("<i2").tobytes()), np.uint8)
+    encoded = np.frombuffer(converted("s16le", "mulaw", ALL_SAMPLES.astype("<i2").tobytes()), np.uint8)
     # ffmpeg rounds to the nearest value, the standard has decision values: a border moves by a few units.
     differs = (ours & 0x7F) != (encoded & 0x7F)
     assert differs.mean() < 0.02

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import opuslib_next
 import pytest
+from support import decode_with_ffmpeg
 
 from streamer_client import Audio, AudioFileWriter, AudioFormat, ClientError, ProtocolError
 from streamer_client.audio import OpusDecoder, float_to_pcm, mulaw_to_float
@@ -38,15 +39,8 @@ def opus_events() -> list[Audio]:
 
 
 def played(path: Path) -> np.ndarray:
-    """Samples at 24 kHz, by whichever independent decoder is installed."""
-    if shutil.which("opusdec") and path.suffix != ".wav":
-        command = ["opusdec", "--quiet", "--rate", "24000", str(path), "-"]
-    elif shutil.which("ffmpeg"):
-        command = ["ffmpeg", "-v", "error", "-i", str(path), "-ar", "24000", "-f", "s16le", "-"]
-    else:
-        pytest.fail("install opus-tools or ffmpeg: this test needs an independent decoder")
-    run = subprocess.run(command, capture_output=True, check=True, timeout=60)
-    return np.frombuffer(run.stdout, "<i2")
+    """Samples at 24 kHz in 16-bit units, by an independent decoder."""
+    return decode_with_ffmpeg(path.read_bytes(), 24_000) * 32768
 
 
 def wav_samples(path: Path) -> tuple[int, np.ndarray]:
